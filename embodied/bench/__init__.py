@@ -1,0 +1,1 @@
+"""Comparing encoders: statistics and reports."""

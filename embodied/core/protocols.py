@@ -1,0 +1,112 @@
+"""The contracts between the parts. Shapes: B batch, T time, N tokens, D width, H chunk (W, H image size), A action.
+
+Names of data follow LeRobot: see the constants. Images are uint8 [H, W, 3] at the edges of every part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IMAGE_PREFIX = "observation.images."
+STATE = "observation.state"  # float32 [P]: proprioception that a real robot has
+ENVIRONMENT_STATE = "observation.environment_state"  # float32 [S]: privileged; only the oracle reads it
+ACTION = "action"  # float32 [A]
+TASK = "task"  # str: the instruction
+REWARD = "next.reward"  # float32
+SUCCESS = "next.success"  # bool
+DONE = "next.done"  # bool
+
+Item = TypeVar("Item")
+Carry = Any
+
+
+def image_key(camera: str) -> str:
+    """The name of a camera's frames: `observation.images.<camera>`."""
+    return IMAGE_PREFIX + camera
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A frozen or trainable feature extractor, an `nn.Module`.
+
+    `modality` is `"image"` (input: preprocessed frames float [B, 3, S, S]) or `"state"` (input: float [B, S]).
+    """
+
+    modality: str
+    width: int  # D
+    grid: tuple[int, int]  # rows, columns of the token grid; N = rows * columns
+
+    def preprocess(self, frames: Tensor) -> Tensor:
+        """uint8 [B, H, W, 3] (or float [B, S] for states) to what `forward` takes."""
+        ...
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Tokens [B, N, D] without class tokens, and named intermediates, always with `pooled` [B, V]."""
+        ...
+
+    def config(self) -> dict[str, Any]:
+        """JSON-able: `{"name": ..., arguments...}`, enough for `encoders.artifact.build_encoder` to rebuild it."""
+        ...
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A pre-training method, an `nn.Module` holding its `encoder`."""
+
+    encoder: torch.nn.Module
+
+    def __call__(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Scalar loss and scalar metrics of one batch; all randomness comes from `generator`."""
+        ...
+
+
+class Policy(Protocol):
+    """A controller. Its state is passed, never hidden."""
+
+    def initial(self, batch_size: int) -> Carry:
+        """The carry at the start of `batch_size` episodes."""
+        ...
+
+    def act(self, carry: Carry, observation: Mapping[str, Tensor]) -> tuple[Carry, Tensor]:
+        """The next carry and an action chunk [B, H, A] in the environment's units."""
+        ...
+
+    def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Scalar training loss and scalar metrics."""
+        ...
+
+
+class Expert(Protocol):
+    """Behaviour that needs the simulator: scripted, random or mixed."""
+
+    def reset(self, seed: int) -> None: ...
+
+    def act(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The action float32 [A] this behaviour takes, inside the action space."""
+        ...
+
+
+class Reporter(Protocol):
+    """Where a loop shows its progress; the CLI's one draws bars, `SilentReporter` draws nothing."""
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Marks and times a phase of the run."""
+        ...
+
+    def track(self, items: Iterable[Item], *, total: int, description: str, done: int = 0) -> Iterator[Item]:
+        """Yields the items, showing how many of `total` are done, `done` of them before the first."""
+        ...
+
+    def note(self, text: str) -> None:
+        """One line for the user."""
+        ...
+
+
+LogMetrics = Callable[[Mapping[str, float | int | str]], None]
+"""Appends one record to the run's metrics.jsonl."""

@@ -1,0 +1,1 @@
+"""Encoders: load, freeze, save, fingerprint, convert."""

@@ -1,0 +1,1 @@
+"""Objectives that hide part of an image and predict it."""

@@ -1,0 +1,1 @@
+"""The loops: pre-train, imitate, evaluate. They know no method by name."""
