@@ -38,7 +38,8 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     try:
         with safe_open(path, framework="pt") as handle:
             header = handle.metadata() or {}
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}
+            names = handle.keys()  # a list: `safe_open` itself cannot be iterated
+            tensors = {name: handle.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise UserError(
             f"{path} is damaged or not a safetensors file ({error}): restore it from a copy, or train again"

@@ -28,9 +28,9 @@ class MissingExtraError(UserError, ImportError):
         super().__init__(f"{package} is not installed: run pip install 'embodied-learning[{extra}]'")
 
 
-def near_names(name: str, valid: Iterable[str], *, limit: int = 5) -> list[str]:
+def near_names(name: str, valid: Iterable[str], *, limit: int = 3) -> list[str]:
     """Names in `valid` that a person who typed `name` may have meant, best first."""
-    return difflib.get_close_matches(name, list(valid), n=limit, cutoff=0.5)
+    return difflib.get_close_matches(name, list(valid), n=limit, cutoff=0.6)
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:

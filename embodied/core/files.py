@@ -69,7 +69,7 @@ def hash_json(value: Any) -> str:
 
 
 def cache_folder() -> Path:
-    """Where stores and features are cached: `$EMBODIED_CACHE`, else `$XDG_CACHE_HOME/embodied`, else `~/.cache/embodied`."""
+    """Where stores and features are cached: `$EMBODIED_CACHE`, else `embodied` in `$XDG_CACHE_HOME` or `~/.cache`."""
     if "EMBODIED_CACHE" in os.environ:
         return Path(os.environ["EMBODIED_CACHE"]).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")

@@ -22,6 +22,10 @@ REWARD = "next.reward"  # float32
 SUCCESS = "next.success"  # bool
 DONE = "next.done"  # bool
 
+# Training batches of a controller, beside the names above
+FEATURES = "features"  # float [B, T, V] or [B, T, N, D]: history of one encoder output, from the feature cache
+INPUTS = "inputs"  # uint8 [B, T, H, W, 3]: history of raw frames, for an encoder that is trained along
+
 Item = TypeVar("Item")
 Carry = Any
 
@@ -77,8 +81,10 @@ class Policy(Protocol):
         """The next carry and an action chunk [B, H, A] in the environment's units."""
         ...
 
-    def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Scalar training loss and scalar metrics."""
+    def loss(
+        self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Scalar training loss and scalar metrics; `generator` is the only source of randomness."""
         ...
 
 

@@ -1,0 +1,259 @@
+"""One experiment: demonstrations, frozen features, behaviour cloning, closed-loop evaluation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from embodied.bench.statistics import wilson_interval
+from embodied.core.files import cache_folder
+from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, STATE, Reporter, image_key
+from embodied.core.run_folder import RunFolder, Stopwatch, versions
+from embodied.core.seeding import derive_seed
+from embodied.datasets.demonstrations import Demonstrations
+from embodied.datasets.episode_store import EpisodeStore
+from embodied.datasets.feature_cache import encode_store
+from embodied.encoders.artifact import fingerprint
+from embodied.encoders.load import load_encoder
+from embodied.envs.vector import make_vector_env, reset_slots
+from embodied.policies.artifact import build_policy, describe_policy, load_policy
+from embodied.policies.bc import feature_name
+from embodied.training.evaluate import Outcome, evaluate
+from embodied.training.imitate import checkpoint_path, checkpoint_steps, imitate, resume_step
+
+# First seeds of the episodes of each purpose: they never meet, so nothing is reported on what was trained or chosen on.
+SELECTION_SEEDS = 1_000_000
+REPORT_SEEDS = 2_000_000
+PRETRAINING_SEEDS = 3_000_000
+SEEDS_PER_RUN = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Behaviour cloning's settings, see `training.imitate`."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    checkpoints: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What to run; every field but `device`, `workers` and `cache` decides the result.
+
+    Args:
+        store: the folder of the demonstrations.
+        env: options of the environment class (task, camera, image_size, render, horizon).
+        encoder: as `load_encoder` takes it.
+        policy: import path of the policy class and its keyword arguments.
+        demos: demonstrations of the store to learn from, the first ones.
+        episodes: evaluation episodes; `selection_episodes` per checkpoint for the best-over-checkpoints column.
+        seed: of training and of the evaluation episodes.
+        workers: simulator processes.
+    """
+
+    store: Path
+    env: Mapping[str, Any]
+    encoder: str
+    policy_target: str
+    policy: Mapping[str, Any]
+    training: Training
+    demos: int
+    episodes: int
+    selection_episodes: int
+    seed: int
+    device: torch.device
+    workers: int
+    cache: Path = field(default_factory=cache_folder)
+
+    @cached_property
+    def episode_store(self) -> EpisodeStore:
+        return EpisodeStore.open(self.store)
+
+    @cached_property
+    def frozen_encoder(self) -> nn.Module:
+        """The encoder, on `device`; `scratch` is the one that is not frozen."""
+        state_dim = self.episode_store.keys[ENVIRONMENT_STATE].shape[0]
+        # The weights of a random or trainable encoder belong to the run: another seed, other weights.
+        encoder = load_encoder(self.encoder, seed=derive_seed(self.seed, "encoder"), state_dim=state_dim)
+        return encoder.to(self.device)
+
+    @property
+    def modality(self) -> str:
+        return str(getattr(self.frozen_encoder, "modality", "image"))
+
+    @property
+    def trainable(self) -> bool:
+        return bool(getattr(self.frozen_encoder, "trainable", False))
+
+    @property
+    def feature(self) -> str:
+        """The encoder output the policy reads."""
+        return str(self.policy.get("feature") or feature_name(self.policy["head"]))
+
+    @cached_property
+    def frame_count(self) -> int:
+        return sum(self.episode_store.lengths[: self.demos])
+
+    @cached_property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Shape of one frame's feature, found by encoding one frame."""
+        key = self.input_key
+        inputs = torch.from_numpy(self.episode_store.read(key, 0, 1)).to(self.device)
+        with torch.inference_mode():
+            tokens, out = self.frozen_encoder(self.frozen_encoder.preprocess(inputs))  # type: ignore[operator]
+        return tuple((tokens if self.feature == "tokens" else out[self.feature]).shape[1:])
+
+    @property
+    def input_key(self) -> str:
+        return ENVIRONMENT_STATE if self.modality == "state" else image_key(str(self.env["camera"]))
+
+    def policy_metadata(self) -> dict[str, Any]:
+        """Enough to rebuild the policy, see `policies.artifact`."""
+        keys = self.episode_store.keys
+        arguments = {
+            **self.policy,
+            "feature": self.feature,
+            "feature_shape": list(self.feature_shape),
+            "camera": self.env["camera"],
+            "proprioception_dim": keys[STATE].shape[0],
+            "action_dim": keys[ACTION].shape[0],
+        }
+        encoder = {
+            "spec": self.encoder,
+            "seed": derive_seed(self.seed, "encoder"),
+            "state_dim": keys[ENVIRONMENT_STATE].shape[0],
+            "fingerprint": "" if self.trainable else fingerprint(self.frozen_encoder),
+        }
+        return describe_policy(self.policy_target, arguments, encoder=encoder, env=self.env)
+
+
+def encode(experiment: Experiment, reporter: Reporter) -> np.ndarray:
+    """What the policy trains on, [F, ...]: cached features, states, or raw frames for a trainable encoder."""
+    store, frames = experiment.episode_store, experiment.frame_count
+    if experiment.modality == "state" or experiment.trainable:
+        return store.read(experiment.input_key, 0, frames)
+    cache = encode_store(
+        store,
+        experiment.frozen_encoder,
+        image_key=experiment.input_key,
+        outputs=[experiment.feature],
+        cache_root=experiment.cache / "features",
+        encoder_fingerprint=fingerprint(experiment.frozen_encoder),
+        device=experiment.device,
+        reporter=reporter,
+    )
+    return cache.array(experiment.feature)[:frames]
+
+
+def train(experiment: Experiment, run: RunFolder, reporter: Reporter) -> Path:
+    """Train the policy, or go on with it; returns the final checkpoint."""
+    store, frames = experiment.episode_store, experiment.frame_count
+    demonstrations = Demonstrations(
+        encode(experiment, reporter),
+        state=store.read(STATE, 0, frames),
+        action=store.read(ACTION, 0, frames),
+        lengths=store.lengths[: experiment.demos],
+        history=int(experiment.policy["history"]),
+    )
+    metadata = experiment.policy_metadata()
+    # Fresh weights come from the global generator, as torch's own layers draw them.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(experiment.seed, "policy"))
+        policy = build_policy(metadata, experiment.frozen_encoder)
+    policy.set_action_statistics(*demonstrations.action_statistics())  # type: ignore[operator]
+    settings = experiment.training
+    with run.metrics(keep=resume_step(run.checkpoints)) as log:
+        return imitate(
+            policy.to(experiment.device),
+            demonstrations,
+            steps=settings.steps,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            checkpoints=settings.checkpoints,
+            seed=experiment.seed,
+            checkpoint_folder=run.checkpoints,
+            metadata=metadata,
+            device=experiment.device,
+            log=log,
+            reporter=reporter,
+        )
+
+
+def episode_seeds(first: int, seed: int, episodes: int) -> list[int]:
+    """Environment seeds of a run's episodes, disjoint between purposes and between runs with different seeds."""
+    return [first + SEEDS_PER_RUN * seed + number for number in range(episodes)]
+
+
+def evaluate_checkpoint(
+    path: Path,
+    seeds: Sequence[int],
+    *,
+    device: torch.device,
+    workers: int,
+    reporter: Reporter,
+    description: str,
+    record: bool = False,
+) -> list[Outcome]:
+    """Closed-loop episodes of a policy file, in the environment that it was trained for."""
+    policy, metadata = load_policy(path, device=device)
+    state_based = getattr(policy.encoder, "modality", "image") == "state"
+    options = {**metadata["env"], "images": record or not state_based}
+    name = options.pop("name")
+    assert name == "metaworld", name
+    with closing(make_vector_env(options, num_envs=min(workers, len(seeds)))) as environment:
+        return evaluate(
+            policy,
+            environment,
+            reset_slots,
+            seeds,
+            device=device,
+            reporter=reporter,
+            description=description,
+            record_key=image_key(str(options["camera"])) if record else None,
+        )
+
+
+def select(experiment: Experiment, run: RunFolder, reporter: Reporter) -> dict[str, Any] | None:
+    """Success of every checkpoint on seeds of its own, and the best of them (the later one of equals)."""
+    if not experiment.selection_episodes:
+        return None
+    seeds = episode_seeds(SELECTION_SEEDS, experiment.seed, experiment.selection_episodes)
+    tried = []
+    for step in checkpoint_steps(experiment.training.steps, experiment.training.checkpoints):
+        outcomes = evaluate_checkpoint(
+            checkpoint_path(run.checkpoints, step),
+            seeds,
+            device=experiment.device,
+            workers=experiment.workers,
+            reporter=reporter,
+            description=f"select {step}",
+        )
+        tried.append({"step": step, "success_rate": float(np.mean([outcome.success for outcome in outcomes]))})
+    best = max(tried, key=lambda row: (row["success_rate"], row["step"]))
+    return {**best, "episodes": len(seeds), "seeds": seeds, "checkpoints": tried}
+
+
+def report_final(experiment: Experiment, run: RunFolder, reporter: Reporter) -> list[Outcome]:
+    """The episodes that are reported: the final checkpoint on fresh seeds, with frames to show."""
+    return evaluate_checkpoint(
+        checkpoint_path(run.checkpoints, experiment.training.steps),
+        episode_seeds(REPORT_SEEDS, experiment.seed, experiment.episodes),
+        device=experiment.device,
+        workers=experiment.workers,
+        reporter=reporter,
+        description="evaluate",
+        record=True,
+    )

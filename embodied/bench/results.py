@@ -1,0 +1,86 @@
+"""From outcomes to what a person looks at: summary.json, plots, video, report.html."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from embodied.bench.experiment import Experiment
+from embodied.bench.plots import plot_learning_curve, plot_success
+from embodied.bench.report import write_report
+from embodied.bench.statistics import wilson_interval
+from embodied.bench.video import label_frames, side_by_side, write_video
+from embodied.core.files import write_json
+from embodied.core.run_folder import RunFolder, read_metrics, versions
+from embodied.training.evaluate import Outcome
+from embodied.training.imitate import checkpoint_path
+
+VIDEO_FPS = 20  # a quarter of the simulator's rate: an episode lasts 3 to 12 seconds on the screen
+
+
+def save_outcomes(run: RunFolder, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Write the rollout video; returns the JSON-able outcomes."""
+    clips = []
+    for outcome in outcomes:
+        if outcome.frames is not None:
+            word = "success" if outcome.success else "failure"
+            text = f"seed {outcome.seed}: {word} after {outcome.steps} steps"
+            clips.append(label_frames(outcome.frames, text, outcome.success))
+    if clips:
+        frames = clips[0] if len(clips) == 1 else side_by_side(clips)
+        write_video(run.path / "videos" / "rollout.mp4", frames, VIDEO_FPS)
+    return {"outcomes": [outcome.record() for outcome in outcomes]}
+
+
+def summarize(experiment: Experiment, run: RunFolder) -> dict[str, Any]:
+    """The content of summary.json, from the recorded phases."""
+    evaluated = run.result("evaluate")
+    assert evaluated is not None, run.path
+    outcomes = evaluated["outcomes"]
+    successes = sum(outcome["success"] for outcome in outcomes)
+    return {
+        "task": experiment.env["task"],
+        "camera": experiment.env["camera"],
+        "encoder": experiment.encoder,
+        "encoder_fingerprint": experiment.policy_metadata()["encoder"]["fingerprint"],
+        "head": experiment.policy["head"],
+        "seed": experiment.seed,
+        "demos": experiment.demos,
+        "success_rate": successes / len(outcomes),
+        "interval": list(wilson_interval(successes, len(outcomes))),
+        "episodes": len(outcomes),
+        "successes": successes,
+        "seeds": [outcome["seed"] for outcome in outcomes],
+        "outcomes": outcomes,
+        "best_checkpoint": run.result("select") or None,
+        "seconds": run.phase_seconds(),
+        "artifacts": artifacts(run, experiment),
+        "command": run.command,
+        "versions": versions(),
+        "device": str(experiment.device),
+    }
+
+
+def artifacts(run: RunFolder, experiment: Experiment) -> dict[str, str]:
+    """What the run leaves, relative to its folder."""
+    found = {
+        "policy": checkpoint_path(run.checkpoints, experiment.training.steps),
+        "report": run.path / "report.html",
+        "video": run.path / "videos" / "rollout.mp4",
+        "learning_curve": run.path / "plots" / "learning_curve.png",
+        "success": run.path / "plots" / "success.png",
+        "metrics": run.path / "metrics.jsonl",
+        "config": run.path / "config.yaml",
+    }
+    return {name: str(path.relative_to(run.path)) for name, path in found.items()}
+
+
+def write_results(run: RunFolder, summary: dict[str, Any]) -> None:
+    """Draw the plots, then write report.html and summary.json."""
+    metrics: list[dict[str, Any]] = read_metrics(run.path / "metrics.jsonl")
+    if summary["best_checkpoint"]:
+        metrics += summary["best_checkpoint"]["checkpoints"]
+    plot_learning_curve(metrics, run.path / "plots" / "learning_curve.png")
+    plot_success(summary["outcomes"], summary["interval"], run.path / "plots" / "success.png")
+    write_json(run.summary_path, summary)
+    write_report(run.path, summary, (run.path / "config.yaml").read_text(encoding="utf-8"))

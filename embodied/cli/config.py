@@ -1,0 +1,118 @@
+"""Composing a verb's configuration, with errors that name the setting and its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from embodied.core.errors import UsageError, unknown_name
+
+CONFIG_MODULE = "embodied.conf"
+NOT_PART_OF_THE_RUN = ("resume", "run", "root", "workers", "cache")  # settings that change no result
+
+
+def groups() -> dict[str, list[str]]:
+    """Configuration groups and their options, `{"env": ["metaworld"], ...}`."""
+    found = {}
+    for folder in files(CONFIG_MODULE).iterdir():
+        if folder.is_dir() and folder.name not in ("__pycache__", "hydra"):
+            options = (entry.name for entry in folder.iterdir())
+            found[folder.name] = sorted(name.removesuffix(".yaml") for name in options if name.endswith(".yaml"))
+    return found
+
+
+def compose_config(verb: str, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of a verb.
+
+    Raises:
+        UsageError: an override is malformed, misspelt, or of the wrong type.
+    """
+    overrides = normalize(overrides)
+    parsed = parse(overrides)
+    for override in parsed:
+        if override.is_sweep_override():
+            raise UsageError(
+                f"{override.input_line}: several values need -m (one run each); for a list write {override.key_or_group}"
+                "='[a,b]'"
+            )
+    with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+        check(verb, parsed)
+        try:
+            config = compose(verb, overrides=list(overrides))
+            OmegaConf.resolve(config)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UsageError(f"{str(error).splitlines()[0]}: see embodied {verb} --help") from error
+    return config
+
+
+def normalize(overrides: Sequence[str]) -> list[str]:
+    """Write `encoder=path=<folder>` in Hydra's grammar, which allows no second equals sign."""
+    prefix = "encoder=path="
+    return [
+        f"encoder='{item[len(prefix) :]}'" if item.startswith(prefix) else item
+        for item in (override.strip() for override in overrides)
+    ]
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Overrides by Hydra's grammar."""
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        if text.startswith("-"):
+            raise UsageError(f"unknown option {text!r}: options are --help, --debug and -m; settings are name=value")
+        if "=" not in text and not text.startswith("~"):
+            raise UsageError(f"{text!r} is not a setting: write name=value, for example task=hammer-v3")
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"{text!r} cannot be read ({reason}): quote special characters, name='value'") from error
+    return parsed
+
+
+def check(verb: str, parsed: Sequence[Override]) -> None:
+    """Names of settings and of group options, before Hydra sees them."""
+    options = groups()
+    chosen = [override for override in parsed if override.key_or_group in options and not override.is_sweep_override()]
+    for override in chosen:
+        if override.value() not in options[override.key_or_group]:
+            raise unknown_name(override.key_or_group, str(override.value()), options[override.key_or_group])
+    base = compose(verb, overrides=[override.input_line for override in chosen if override.input_line])
+    names = set(setting_names(base))
+    for override in parsed:
+        key = override.key_or_group
+        if key not in names and not override.is_add() and not key.startswith("hydra."):
+            raise unknown_name(f"setting of embodied {verb}", key, names)
+
+
+def setting_names(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """All dotted names in a configuration, inner ones too."""
+    for key in config:
+        name = f"{prefix}{key}"
+        yield name
+        if OmegaConf.is_dict(config) and OmegaConf.is_dict(config._get_node(key)):
+            yield from setting_names(config[key], prefix=f"{name}.")
+
+
+def identity(config: DictConfig) -> dict[str, Any]:
+    """The settings that decide the result of a run."""
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict), type(container)
+    return {str(key): value for key, value in container.items() if key not in NOT_PART_OF_THE_RUN}
+
+
+def positive(config: DictConfig, *names: str) -> None:
+    """Check that settings are whole numbers of at least 1."""
+    for name in names:
+        value = OmegaConf.select(config, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UsageError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -1,0 +1,85 @@
+"""Evaluate a trained policy again: more episodes, other seeds, another checkpoint.
+
+The run folder is enough: the policy file names its encoder and is refused when that has changed. The result is written
+to <run>/evaluations/, never over the run's own summary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+from rich.console import Console
+
+from embodied.bench.experiment import REPORT_SEEDS, episode_seeds, evaluate_checkpoint
+from embodied.bench.statistics import wilson_interval
+from embodied.cli.config import compose_config, positive
+from embodied.cli.reporter import RichReporter
+from embodied.cli.settings import resolve_device, resolve_workers
+from embodied.core.errors import UsageError, UserError, unknown_name
+from embodied.core.files import write_json
+from embodied.core.run_folder import RunFolder, Stopwatch
+
+
+def main(arguments: Sequence[str], *, debug: bool) -> int:
+    """`embodied evaluate`."""
+    config = compose_config("evaluate", arguments)
+    if not config.run:
+        raise UsageError("which run? write run=<run folder>, as embodied train printed it")
+    positive(config, "episodes")
+    console = Console()
+    path = policy_path(RunFolder.open(Path(config.run).expanduser()), str(config.checkpoint))
+    reporter, watch = RichReporter(console), Stopwatch()
+    with reporter.phase("evaluate"):
+        outcomes = evaluate_checkpoint(
+            path,
+            seeds(config),
+            device=resolve_device(str(config.device)),
+            workers=resolve_workers(config.workers),
+            reporter=reporter,
+            description="evaluate",
+        )
+    successes = sum(outcome.success for outcome in outcomes)
+    low, high = wilson_interval(successes, len(outcomes))
+    result: dict[str, Any] = {
+        "checkpoint": path.name,
+        "success_rate": successes / len(outcomes),
+        "interval": [low, high],
+        "episodes": len(outcomes),
+        "mean_reward": float(np.mean([outcome.total_reward for outcome in outcomes])),
+        "seconds": round(watch.seconds, 1),
+        "outcomes": [outcome.record() for outcome in outcomes],
+    }
+    target = path.parents[1] / "evaluations" / f"{path.stem}-seed{config.seed}-{config.episodes}.json"
+    write_json(target, result)
+    console.print(
+        f"success [bold]{successes / len(outcomes):.0%}[/] ({successes} of {len(outcomes)}, 95 % interval "
+        f"{low:.0%} to {high:.0%}), written to {target}",
+        highlight=False,
+    )
+    return 0
+
+
+def seeds(config: DictConfig) -> list[int]:
+    """The run's own report seeds for seed=<its seed>, others for another."""
+    return episode_seeds(REPORT_SEEDS, int(config.seed), int(config.episodes))
+
+
+def policy_path(run: RunFolder, checkpoint: str) -> Path:
+    """The policy file of `final`, `best` or a step."""
+    found = {int(path.stem.split("_")[1]): path for path in run.checkpoints.glob("step_*.safetensors")}
+    if not found:
+        raise UserError(f"{run.path} holds no policy yet: continue it with resume=true")
+    if checkpoint == "final":
+        return found[max(found)]
+    if checkpoint == "best":
+        selected = run.result("select")
+        if not selected:
+            raise UserError(f"{run.path} chose no best checkpoint: it ran with evaluate.selection_episodes=0")
+        return found[int(selected["step"])]
+    if checkpoint.isdigit() and int(checkpoint) in found:
+        return found[int(checkpoint)]
+    raise unknown_name("checkpoint", checkpoint, ["final", "best", *map(str, sorted(found))])

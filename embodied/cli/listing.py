@@ -1,0 +1,99 @@
+"""List what can be named in a command.
+
+Kinds: envs, tasks, cameras, encoders, objectives, policies, heads, experts. --json prints them for machines.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+
+from rich.console import Console
+from rich.table import Table
+
+from embodied.cli.config import groups
+from embodied.core.errors import UsageError, unknown_name
+
+Listing = dict[str, str]  # name -> one line
+
+
+def first_comment(group: str) -> Listing:
+    """Options of a configuration group, described by the first line of their yaml."""
+    folder = files("embodied.conf").joinpath(group)
+    found = {}
+    for option in groups()[group]:
+        first = folder.joinpath(f"{option}.yaml").read_text(encoding="utf-8").splitlines()[0]
+        found[option] = first.removeprefix("#").strip()
+    return found
+
+
+def tasks() -> Listing:
+    from embodied.envs.metaworld import list_tasks, task_description
+
+    return {task: task_description(task) for task in list_tasks()}
+
+
+def cameras() -> Listing:
+    from embodied.envs.metaworld import CAMERAS
+
+    return {camera: "metaworld" for camera in CAMERAS}
+
+
+def encoders() -> Listing:
+    from embodied.encoders.load import BUILTIN
+
+    return {
+        **BUILTIN,
+        "path=<folder>": "an encoder artifact, as embodied pretrain writes it",
+        "hf:<folder or repo>": "any vision model of transformers (extra: hf)",
+        "timm:<name>": "any model of timm (extra: timm)",
+    }
+
+
+def heads() -> Listing:
+    from embodied.policies.bc import HEADS
+
+    return dict(HEADS)
+
+
+def experts() -> Listing:
+    from embodied.envs.experts import EXPERTS
+
+    return dict(EXPERTS)
+
+
+KINDS: dict[str, Callable[[], Listing]] = {
+    "envs": lambda: first_comment("env"),
+    "tasks": tasks,
+    "cameras": cameras,
+    "encoders": encoders,
+    "objectives": lambda: first_comment("objective"),
+    "policies": lambda: first_comment("policy"),
+    "heads": heads,
+    "experts": experts,
+}
+
+
+def main(arguments: Sequence[str], *, debug: bool) -> int:
+    """`embodied list`."""
+    as_json = "--json" in arguments
+    kinds = [argument for argument in arguments if argument != "--json"]
+    for kind in kinds:
+        if kind.startswith("-"):
+            raise UsageError(f"unknown option {kind!r}: embodied list takes --json")
+        if kind not in KINDS:
+            raise unknown_name("kind", kind, KINDS)
+    found = {kind: KINDS[kind]() for kind in kinds or KINDS if kinds or kind != "tasks"}
+    if as_json:
+        print(json.dumps(found[kinds[0]] if len(kinds) == 1 else found, indent=2))
+        return 0
+    console = Console()
+    for kind, entries in found.items():
+        table = Table(title=kind, title_justify="left", title_style="bold", box=None, show_header=False)
+        for name, text in entries.items():
+            table.add_row(f"  [cyan]{name}[/]", text)
+        console.print(table)
+    if not kinds:
+        console.print("[bold]tasks[/]\n  embodied list tasks shows all 50 of metaworld", highlight=False)
+    return 0

@@ -1,0 +1,151 @@
+"""The `embodied` command: finds the verb, runs it, and turns errors into one message."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.resources import files
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from embodied.core.errors import UserError, unknown_name
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A sub-command: the module `embodied.cli.<module>` has `main(arguments, *, debug) -> exit code`."""
+
+    module: str
+    help: str
+    example: str
+    config: str | None = None  # the yaml in embodied/conf whose settings it takes
+
+
+VERBS = {
+    "train": Verb(
+        "train", "Train a controller on an encoder and evaluate it.", "env=metaworld task=hammer-v3", "train"
+    ),
+    "evaluate": Verb("evaluate", "Evaluate a trained run again.", "run=runs/... episodes=100", "evaluate"),
+    "collect": Verb("collect", "Collect episodes into a store.", "env=metaworld task=hammer-v3 episodes=25", "collect"),
+    "pretrain": Verb("pretrain", "Pre-train an encoder.", "objective=mae data=path/to/images", "pretrain"),
+    "list": Verb("listing", "List envs, tasks, encoders, objectives, policies, ...", "tasks --json"),
+    "doctor": Verb("doctor", "Check this machine and say how to fix it.", "--json"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script and of `python -m embodied`; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if not debug:
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    return guarded(lambda: dispatch(arguments, debug=debug), debug=debug)
+
+
+def dispatch(arguments: Sequence[str], *, debug: bool) -> int:
+    """Run the verb that the arguments name."""
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print_help()
+        return 0
+    if arguments[0] in ("--version", "-V"):
+        import embodied
+
+        Console().print(f"embodied {embodied.__version__}", highlight=False)
+        return 0
+    name, rest = arguments[0], list(arguments[1:])
+    if name not in VERBS:
+        raise unknown_name("command", name, VERBS)
+    if "--help" in rest or "-h" in rest:
+        print_verb_help(name)
+        return 0
+    module = import_module(f"embodied.cli.{VERBS[name].module}")
+    return int(module.main(rest, debug=debug))
+
+
+def guarded(action: Callable[[], int], *, debug: bool) -> int:
+    """Run `action`; what goes wrong becomes a message on stderr and an exit code (2 usage, 1 failure)."""
+    console = Console(stderr=True)
+    try:
+        return action()
+    except UserError as error:
+        message, code = str(error), error.exit_code
+    except KeyboardInterrupt:
+        message, code = "interrupted; the same command with resume=true goes on", 130
+    except BrokenPipeError:
+        return 141
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        message, code = f"{error.strerror}{where}: free some space or choose another place (root=, cache=)", 1
+    except Exception as error:
+        message, code = f"{type(error).__name__}: {error}\nThis is a bug in embodied; --debug shows where.", 1
+    if debug:
+        console.print_exception()
+    console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    return code
+
+
+def print_help() -> None:
+    """`embodied --help`."""
+    console = Console()
+    console.print("[bold]embodied[/]: pre-train encoders, freeze them, control with them.\n", highlight=False)
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    for name, verb in VERBS.items():
+        table.add_row(f"[bold cyan]{name}[/]", verb.help, f"[dim]embodied {name} {escape(verb.example)}[/]")
+    console.print(table)
+    console.print(
+        "\nSettings are [cyan]name=value[/]; [cyan]-m[/] with several values (seed=0,1,2) makes one run each."
+    )
+    console.print("[cyan]embodied <command> --help[/] shows its settings; [cyan]--debug[/] shows tracebacks.")
+
+
+def print_verb_help(name: str) -> None:
+    """`embodied <verb> --help`: the settings with their comments, as they stand in the yaml files."""
+    verb, console = VERBS[name], Console()
+    module = import_module(f"embodied.cli.{verb.module}")
+    console.print(f"[bold]embodied {name}[/]: {verb.help}\n", highlight=False)
+    console.print(f"  embodied {name} {verb.example}\n", highlight=False, markup=False)
+    if module.__doc__ and "\n" in module.__doc__.strip():
+        console.print(module.__doc__.strip().split("\n", 1)[1].strip() + "\n", highlight=False, markup=False)
+    if verb.config is None:
+        return
+    from embodied.cli.config import groups
+
+    for title, path in config_files(verb.config, groups()):
+        console.print(f"[bold]{title}[/]", highlight=False)
+        text = files("embodied.conf").joinpath(path).read_text(encoding="utf-8")
+        console.print("\n".join("  " + line for line in settings_text(text)), highlight=False, markup=False)
+
+
+def config_files(config: str, groups: dict[str, list[str]]) -> list[tuple[str, str]]:
+    """Titles and paths of the yaml files behind a verb: its own, then one per option of each group it uses."""
+    text = files("embodied.conf").joinpath(f"{config}.yaml").read_text(encoding="utf-8")
+    found = [("Settings", f"{config}.yaml")]
+    for group, options in groups.items():
+        if f"- {group}: " in text:
+            found += [(f"{group}={option}  ({group}.<name>=...)", f"{group}/{option}.yaml") for option in options]
+    return found
+
+
+def settings_text(text: str) -> list[str]:
+    """The lines of a yaml file that a user needs: without its defaults list and `_target_`s."""
+    lines, inside_defaults = [], False
+    for line in text.splitlines():
+        if line.startswith("defaults:"):
+            inside_defaults = True
+        elif inside_defaults and line.startswith("  "):
+            continue
+        else:
+            inside_defaults = False
+            if not line.startswith("_target_"):
+                lines.append(line)
+    return lines

@@ -1,0 +1,99 @@
+"""From a composed configuration to typed objects: the last place that knows DictConfig."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from embodied.bench.experiment import Experiment, Training
+from embodied.cli.config import positive
+from embodied.core.errors import UsageError, unknown_name
+from embodied.core.files import cache_folder, hash_json
+from embodied.core.run_folder import versions
+from embodied.policies.bc import HEADS
+
+MAXIMUM_WORKERS = 8
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda` or `cuda:<n>`; `auto` takes a GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name != "cpu" and not name.startswith("cuda"):
+        raise unknown_name("device", name, ["auto", "cpu", "cuda"])
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"device={name}: torch finds no CUDA device here; use device=cpu, or see embodied doctor")
+    return torch.device(name)
+
+
+def resolve_workers(workers: int | None) -> int:
+    """Simulator processes: one per core that this process may use, at most 8."""
+    if workers is None:
+        return min(MAXIMUM_WORKERS, len(os.sched_getaffinity(0)))
+    if workers < 1:
+        raise UsageError(f"workers must be at least 1, got {workers}")
+    return workers
+
+
+def resolve_cache(config: DictConfig) -> Path:
+    """The folder for stores and features."""
+    return Path(config.cache).expanduser() if config.cache else cache_folder()
+
+
+def env_options(config: DictConfig) -> dict[str, Any]:
+    """Options of the environment: the env group with the task and the camera."""
+    from embodied.envs.metaworld import CAMERAS, list_tasks
+
+    positive(config, "env.image_size", "env.horizon")
+    if config.task not in list_tasks():
+        raise unknown_name("task", str(config.task), list_tasks())
+    if config.camera not in CAMERAS:
+        raise unknown_name("camera", str(config.camera), CAMERAS)
+    if config.env.render not in ("lean", "full"):
+        raise unknown_name("env.render", str(config.env.render), ["lean", "full"])
+    options = OmegaConf.to_container(config.env, resolve=True)
+    assert isinstance(options, dict), type(options)
+    return {**{str(key): value for key, value in options.items()}, "task": config.task, "camera": config.camera}
+
+
+def store_path(config: DictConfig, episodes: int) -> Path:
+    """Where demonstrations with these settings are cached; another simulator version is another store."""
+    installed = versions()
+    identity = {
+        "env": env_options(config),
+        "collect": OmegaConf.to_container(config.collect, resolve=True),
+        "episodes": episodes,
+        "versions": {name: installed[name] for name in ("mujoco", "metaworld")},
+    }
+    return resolve_cache(config) / "stores" / f"{config.task}-{episodes}-{hash_json(identity)[:12]}"
+
+
+def make_experiment(config: DictConfig) -> Experiment:
+    """The experiment that `embodied train` runs."""
+    positive(config, "demos", "episodes", "train.steps", "train.batch_size", "train.checkpoints", "policy.history")
+    if config.policy.head not in HEADS:
+        raise unknown_name("policy.head", str(config.policy.head), HEADS)
+    if not isinstance(config.evaluate.selection_episodes, int) or config.evaluate.selection_episodes < 0:
+        raise UsageError(f"evaluate.selection_episodes must be 0 or more, got {config.evaluate.selection_episodes!r}")
+    policy = OmegaConf.to_container(config.policy, resolve=True)
+    assert isinstance(policy, dict), type(policy)
+    arguments = {str(key): value for key, value in policy.items() if key != "_target_"}
+    return Experiment(
+        store=store_path(config, int(config.demos)),
+        env=env_options(config),
+        encoder=str(config.encoder),
+        policy_target=str(policy["_target_"]),
+        policy=arguments,
+        training=Training(**{str(key): value for key, value in config.train.items()}),
+        demos=int(config.demos),
+        episodes=int(config.episodes),
+        selection_episodes=int(config.evaluate.selection_episodes),
+        seed=int(config.seed),
+        device=resolve_device(str(config.device)),
+        workers=resolve_workers(config.workers),
+        cache=resolve_cache(config),
+    )

@@ -1,0 +1,93 @@
+"""Collect demonstrations, encode them once, train a controller on the features, evaluate it in closed loop.
+
+Demonstrations and features are cached; a second run with another head or seed starts at the training. The run folder
+holds summary.json, report.html, the policy checkpoints, plots and a video. resume=true continues the newest run with
+the same settings.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from embodied.bench.experiment import Experiment, encode, report_final, select, train
+from embodied.bench.results import save_outcomes, summarize, write_results
+from embodied.cli.collect import collect_into
+from embodied.cli.config import compose_config, identity
+from embodied.cli.reporter import RichReporter, closing_table
+from embodied.cli.settings import make_experiment
+from embodied.core.protocols import Reporter
+from embodied.core.run_folder import RunFolder, Stopwatch, config_hash, latest_run, next_run_path
+
+
+def main(arguments: Sequence[str], *, debug: bool) -> int:
+    """`embodied train`, with `-m` one run per combination of values."""
+    multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    overrides = [argument for argument in arguments if argument not in multirun]
+    if multirun:
+        from embodied.cli.multirun import run_all
+
+        return run_all("train", overrides, train_once, debug=debug)
+    return train_once(compose_config("train", overrides), overrides)
+
+
+def train_once(config: DictConfig, overrides: Sequence[str]) -> int:
+    """One run, from the demonstrations to the report."""
+    console = Console()
+    experiment = make_experiment(config)
+    run = open_run(config, experiment, command=shlex.join(["embodied", "train", *overrides]))
+    console.print(f"run folder [bold]{run.path}[/]", highlight=False)
+    reporter = RichReporter(console)
+    summary = run_phases(config, experiment, run, reporter)
+    closing_table(console, summary, run.path)
+    return 0
+
+
+def open_run(config: DictConfig, experiment: Experiment, *, command: str) -> RunFolder:
+    """A new run folder, or with `resume` the newest one made with the same settings."""
+    decisive = config_hash(identity(config))
+    encoder = "".join(letter if letter.isalnum() else "-" for letter in Path(experiment.encoder).name)[-40:]
+    name = f"{config.task}-{encoder}-{config.policy.head}-seed{config.seed}"
+    root = Path(config.root)
+    if config.resume:
+        found = Path(config.run) if config.run else latest_run(root, name, decisive)
+        if found is not None and found.exists():
+            run = RunFolder.open(found)
+            run.require(decisive)
+            return run
+    path = Path(config.run) if config.run else next_run_path(root, name)
+    return RunFolder.create(path, config_yaml=OmegaConf.to_yaml(config), config_hash=decisive, command=command)
+
+
+def run_phases(config: DictConfig, experiment: Experiment, run: RunFolder, reporter: Reporter) -> dict[str, Any]:
+    """Every phase that is not done yet; each is recorded when it is, so a killed run goes on with the next."""
+
+    def phase(name: str, action: Any) -> None:
+        if run.result(name) is None:
+            watch = Stopwatch()
+            with reporter.phase(name):
+                result = action()
+            run.finish(name, result if result is not None else {}, watch.seconds)
+
+    def collect_phase() -> dict[str, Any]:
+        store = collect_into(experiment.store, config, episodes=experiment.demos, reporter=reporter)
+        return {"store": str(experiment.store), "frames": store.num_frames}
+
+    def encode_phase() -> None:
+        encode(experiment, reporter)
+
+    phase("collect", collect_phase)
+    phase("encode", encode_phase)
+    phase("train", lambda: {"checkpoint": train(experiment, run, reporter).name})
+    phase("select", lambda: select(experiment, run, reporter))
+    phase("evaluate", lambda: save_outcomes(run, report_final(experiment, run, reporter)))
+    phase("report", lambda: write_results(run, summarize(experiment, run)))
+    summary = run.summary()
+    assert summary is not None, run.path
+    return summary

@@ -1,0 +1,178 @@
+"""Behaviour cloning: the loop."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from embodied.core.checkpoint import load_checkpoint, save_checkpoint
+from embodied.core.errors import UsageError
+from embodied.core.protocols import LogMetrics, Reporter
+from embodied.core.seeding import numpy_generator, torch_generator
+
+
+class ImitationPolicy(Protocol):
+    """What this loop asks of a policy, an `nn.Module`."""
+
+    def parameters(self) -> object: ...
+
+    def train(self, mode: bool = True) -> object: ...
+
+    def loss(
+        self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+    def trained_tensors(self) -> dict[str, Tensor]: ...
+
+    def load_trained_tensors(self, tensors: Mapping[str, Tensor]) -> None: ...
+
+
+class Demonstrations(Protocol):
+    """Training samples by index."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: np.ndarray) -> dict[str, Tensor]:
+        """The samples at `indices` as CPU tensors [B, ...]."""
+        ...
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the policy of a step lies."""
+    return folder / f"step_{step:06d}.safetensors"
+
+
+def checkpoint_steps(steps: int, checkpoints: int) -> list[int]:
+    """`checkpoints` steps at even distances, the last of them `steps`."""
+    if not 1 <= checkpoints <= steps:
+        raise UsageError(f"train.checkpoints must be in [1, train.steps={steps}], got {checkpoints}")
+    return [round(steps * (number + 1) / checkpoints) for number in range(checkpoints)]
+
+
+def latest_state(folder: Path) -> Path | None:
+    """The training state to continue from, None at the start."""
+    states = sorted(folder.glob("state_*.safetensors"))
+    return states[-1] if states else None
+
+
+def resume_step(folder: Path) -> int:
+    """The step that `imitate` would continue from."""
+    state = latest_state(folder)
+    match = re.search(r"state_(\d+)", state.name) if state else None
+    return int(match.group(1)) if match else 0
+
+
+def imitate(
+    policy: torch.nn.Module,
+    demonstrations: Demonstrations,
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    checkpoints: int,
+    seed: int,
+    checkpoint_folder: Path,
+    metadata: Mapping[str, Any],
+    device: torch.device,
+    log: LogMetrics,
+    reporter: Reporter,
+    log_every: int = 50,
+) -> Path:
+    """Minimise `policy.loss` with Adam; the learning rate is constant, as in CortexBench.
+
+    Every epoch is a permutation drawn from (seed, epoch) and every step's randomness from (seed, step), so a run that
+    was killed continues from its last checkpoint and ends with the same bits as one that was not.
+
+    Args:
+        policy: an `ImitationPolicy`, on `device`.
+        demonstrations: the samples.
+        steps: optimiser steps in all.
+        batch_size: samples per step; at most the number of samples is used.
+        learning_rate, weight_decay: of Adam(W).
+        checkpoints: policies kept, at even distances.
+        seed: of the order and of augmentation.
+        checkpoint_folder: gets `step_<n>.safetensors` (policies) and one `state_<n>.safetensors` (to continue).
+        metadata: what a policy file needs beside its tensors to be rebuilt (`policies.artifact`).
+        device: where batches are put.
+        log: called every `log_every` steps and at the end with the mean since the call before.
+        reporter: shows progress.
+        log_every: steps between records.
+
+    Returns:
+        The path of the final policy.
+    """
+    parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+    done = resume_step(checkpoint_folder)
+    if done:
+        _restore(policy, optimizer, parameters, checkpoint_folder / f"state_{done:06d}.safetensors")
+    keep = set(checkpoint_steps(steps, checkpoints))
+    losses: list[dict[str, float]] = []
+    for step in reporter.track(range(done + 1, steps + 1), total=steps, description="train", done=done):
+        policy.train()
+        indices = batch_indices(len(demonstrations), batch_size, step - 1, seed)
+        batch = {name: tensor.to(device) for name, tensor in demonstrations.batch(indices).items()}
+        loss, metrics = policy.loss(batch, torch_generator(seed, "imitate", step))  # type: ignore[operator]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        losses.append({"loss": float(loss.detach()), **{name: float(value) for name, value in metrics.items()}})
+        if step in keep or step % log_every == 0 or step == steps:
+            log({"step": step, **{name: float(np.mean([row[name] for row in losses])) for name in losses[0]}})
+            losses.clear()
+        if step in keep:
+            save_checkpoint(
+                checkpoint_path(checkpoint_folder, step),
+                policy.trained_tensors(),  # type: ignore[operator]
+                {**metadata, "step": step},
+            )
+            _save_state(policy, optimizer, parameters, checkpoint_folder, step)
+    return checkpoint_path(checkpoint_folder, steps)
+
+
+def batch_indices(samples: int, batch_size: int, step: int, seed: int) -> np.ndarray:
+    """The samples of a step, int64 [B]: consecutive slices of one permutation per epoch, its remainder left out."""
+    size = min(batch_size, samples)
+    epoch, position = divmod(step, samples // size)
+    order = numpy_generator(seed, "imitate", "epoch", epoch).permutation(samples)
+    return order[position * size : (position + 1) * size]
+
+
+def _save_state(
+    policy: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[torch.nn.Parameter],
+    folder: Path,
+    step: int,
+) -> None:
+    tensors = {f"policy/{name}": tensor for name, tensor in policy.trained_tensors().items()}  # type: ignore[operator]
+    for index, parameter in enumerate(parameters):
+        for name, value in optimizer.state[parameter].items():
+            tensors[f"optimizer/{index}/{name}"] = torch.as_tensor(value)
+    save_checkpoint(folder / f"state_{step:06d}.safetensors", tensors, {"step": step})
+    for old in sorted(folder.glob("state_*.safetensors"))[:-1]:
+        old.unlink()
+
+
+def _restore(
+    policy: torch.nn.Module, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], path: Path
+) -> None:
+    tensors, _ = load_checkpoint(path)
+    prefix = "policy/"
+    policy.load_trained_tensors(  # type: ignore[operator]
+        {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    )
+    for index, parameter in enumerate(parameters):
+        prefix = f"optimizer/{index}/"
+        optimizer.state[parameter] = {
+            name[len(prefix) :]: tensor.to(parameter.device) if tensor.ndim else tensor
+            for name, tensor in tensors.items()
+            if name.startswith(prefix)
+        }

@@ -1,0 +1,62 @@
+"""Policy artifacts: one safetensors file that rebuilds a policy and checks the encoder it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from embodied.core.checkpoint import load_checkpoint
+from embodied.core.errors import UserError
+from embodied.encoders.artifact import fingerprint
+from embodied.encoders.load import load_encoder
+
+TRUSTED_PACKAGE = "embodied.policies."  # a checkpoint may name classes in here only: it is not code
+
+
+def describe_policy(
+    target: str, arguments: Mapping[str, Any], *, encoder: Mapping[str, Any], env: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The metadata of a policy file.
+
+    Args:
+        target: import path of the policy class.
+        arguments: JSON-able keyword arguments beside the encoder.
+        encoder: `spec`, `seed`, `state_dim` as `load_encoder` takes them, and `fingerprint` (empty if trainable).
+        env: options of the environment it was trained for.
+    """
+    return {"target": target, "arguments": dict(arguments), "encoder": dict(encoder), "env": dict(env)}
+
+
+def build_policy(metadata: Mapping[str, Any], encoder: nn.Module) -> nn.Module:
+    """A fresh policy from its description."""
+    target = str(metadata["target"])
+    if not target.startswith(TRUSTED_PACKAGE):
+        raise UserError(f"the policy class {target!r} is not one of {TRUSTED_PACKAGE}*: refusing to import it")
+    module, _, name = target.rpartition(".")
+    return getattr(import_module(module), name)(encoder, **metadata["arguments"])
+
+
+def load_policy(path: str | Path, *, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
+    """A trained policy in eval mode on `device`, and its description.
+
+    Raises:
+        UserError: the file is missing, damaged or foreign, or the encoder is not the one it was trained on.
+    """
+    tensors, metadata = load_checkpoint(path)
+    if not {"target", "arguments", "encoder", "env"} <= metadata.keys():
+        raise UserError(f"{path} is a checkpoint of embodied, but not of a policy")
+    named = metadata["encoder"]
+    encoder = load_encoder(named["spec"], seed=named["seed"], state_dim=named["state_dim"])
+    if named["fingerprint"] and fingerprint(encoder) != named["fingerprint"]:
+        raise UserError(
+            f"encoder {named['spec']!r} has changed since {path} was trained on it: restore the encoder with "
+            f"fingerprint {named['fingerprint'][:12]}, or train again"
+        )
+    policy = build_policy(metadata, encoder)
+    policy.load_trained_tensors(tensors)  # type: ignore[operator]
+    return policy.to(device).eval(), metadata

@@ -1,0 +1,90 @@
+"""The evaluation loop: right seeds, right order, the policy's memory set back at every start."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box
+
+from embodied.core.reporting import SilentReporter
+from embodied.training.evaluate import evaluate
+
+
+class CountingEnvironments:
+    """Slot i of seed s ends after s steps, successfully if s is even; it observes how many steps it has taken."""
+
+    single_action_space = Box(-1.0, 1.0, (1,), dtype=np.float32)
+
+    def __init__(self, num_envs):
+        self.num_envs = num_envs
+        self.seeds, self.steps = np.zeros(num_envs, int), np.zeros(num_envs, int)
+        self.actions = []
+
+    def observe(self):
+        frames = np.repeat(self.seeds[:, None], 3, 1)[:, None, None].astype(np.uint8)
+        return {"count": self.steps.astype(np.float32)[:, None], "frame": frames}
+
+    def step(self, actions):
+        self.actions.append(actions.copy())
+        self.steps += 1
+        ended = self.steps >= self.seeds
+        success = ended & (self.seeds % 2 == 0)
+        return self.observe(), self.steps * 1.0, success, ended & ~success, {"success": success}
+
+
+def reset_slots(environment, seeds):
+    for slot, seed in enumerate(seeds):
+        if seed is not None:
+            environment.seeds[slot], environment.steps[slot] = seed, 0
+    return environment.observe()
+
+
+class RememberingPolicy:
+    """Remembers how often it has acted in the episode, and checks that against the observation."""
+
+    def initial(self, batch_size):
+        return {"acted": torch.zeros(batch_size, 1)}
+
+    def act(self, carry, observation):
+        active = observation["count"] < 100
+        assert torch.equal(carry["acted"][active], observation["count"][active])
+        return {"acted": carry["acted"] + 1}, torch.full((len(observation["count"]), 1, 1), 5.0)
+
+
+def run(num_envs, seeds, record_key=None):
+    environment = CountingEnvironments(num_envs)
+    outcomes = evaluate(
+        RememberingPolicy(),
+        environment,
+        reset_slots,
+        seeds,
+        device=torch.device("cpu"),
+        reporter=SilentReporter(),
+        record_key=record_key,
+    )
+    return environment, outcomes
+
+
+@pytest.mark.parametrize("num_envs", [1, 2, 3])
+def test_outcomes_follow_the_seeds_whatever_the_number_of_slots(num_envs):
+    _, outcomes = run(num_envs, [4, 1, 6, 3, 2])
+    assert [(o.seed, o.success, o.steps) for o in outcomes] == [
+        (4, True, 4),
+        (1, False, 1),
+        (6, True, 6),
+        (3, False, 3),
+        (2, True, 2),
+    ]
+    assert outcomes[0].total_reward == 1 + 2 + 3 + 4
+
+
+def test_actions_are_clipped_to_the_space():
+    environment, _ = run(1, [2])
+    assert np.array_equal(environment.actions[0], [[1.0]])
+
+
+def test_records_the_first_success_and_the_first_failure_only():
+    _, outcomes = run(2, [4, 1, 6, 3], record_key="frame")
+    recorded = [outcome for outcome in outcomes if outcome.frames is not None]
+    assert [(outcome.seed, outcome.frames.shape) for outcome in recorded] == [(4, (4, 1, 1, 3)), (1, (1, 1, 1, 3))]
+    assert (recorded[0].frames == 4).all()
+    assert "frames" not in recorded[0].record()
