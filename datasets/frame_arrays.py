@@ -103,6 +103,8 @@ class FrameArray:
         stop = start + len(frames)
         if start % self.shard:
             self._require(start - 1, start)
+        if self._array.shape[0] > start:  # what an append that was killed left
+            self._array.resize((start, *self.spec.shape))
         self._array.resize((stop, *self.spec.shape))
         try:
             self._array[start:stop] = frames
