@@ -75,8 +75,7 @@ class ArrayCache:
         self._lock = FileLock(lock_path(self.path))
         self._arrays: dict[str, np.memmap] = {}
         self._hashes = dict.fromkeys(self.outputs, EMPTY_HASH)
-        self.done = 0
-        self._damaged = False
+        self.done, self._damaged = 0, False
         try:
             with disk_errors(self.path, "opening the cache"):
                 self._enter(wait)
@@ -164,6 +163,8 @@ class ArrayCache:
         self._lock.release()
         # Others may be reading a damaged cache, for as long as they please: no waiting for them.
         self._acquire(shared=False, wait=wait and not self._damaged)
+        for leftover in self.path.glob(f".{PROGRESS}.*.tmp"):  # what a killed builder was in the middle of
+            leftover.unlink()
         if self._load():
             return self._share()
         if self.done == 0:

@@ -368,5 +368,5 @@ def test_foreign_damaged_and_newer_stores_say_what_is_wrong(store, tmp_path):
 def test_damaged_array_metadata_is_named(store):
     add(store, 0)
     (store.path / "action" / "zarr.json").write_text("{")
-    with pytest.raises(UserError, match="action/zarr.json is missing or damaged"):
+    with pytest.raises(UserError, match=r"action/zarr\.json is missing or damaged"):
         EpisodeStore.open(store.path)
