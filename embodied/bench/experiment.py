@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from embodied.bench.statistics import wilson_interval
 from embodied.core.files import cache_folder
 from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, STATE, Reporter, image_key
-from embodied.core.run_folder import RunFolder, Stopwatch, versions
+from embodied.core.run_folder import RunFolder
 from embodied.core.seeding import derive_seed
 from embodied.datasets.demonstrations import Demonstrations
 from embodied.datasets.episode_store import EpisodeStore

@@ -1,0 +1,42 @@
+"""From frames at the edge to what a network takes. Legend: B batch, H height, W width, S image size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Normalize(nn.Module):
+    """uint8 [B, H, W, 3] to float [B, 3, S, S]: resized where the size differs, scaled to [0, 1], minus mean, over std.
+
+    Args:
+        image_size: S; a frame that is not square is squeezed, since cutting its sides would hide parts of the scene.
+        mean, std: per channel.
+    """
+
+    def __init__(self, image_size: int, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD):
+        super().__init__()
+        self.image_size = image_size
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, frames: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 S S"]:
+        images = frames.permute(0, 3, 1, 2).to(self.mean.dtype) / 255  # (B, 3, H, W)
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            size = (self.image_size, self.image_size)
+            images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+        return (images - self.mean) / self.std
+
+    def inverse(self, images: Float[Tensor, "B 3 S S"]) -> UInt8[Tensor, "B S S 3"]:
+        """Normalised images as viewable frames."""
+        pixels = (images * self.std + self.mean).clamp(0, 1) * 255
+        return pixels.round().to(torch.uint8).permute(0, 2, 3, 1)
