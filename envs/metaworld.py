@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import gymnasium
@@ -12,6 +11,7 @@ from gymnasium.spaces import Dict as DictSpace
 
 from embodied.core.errors import UsageError, unknown_name
 from embodied.core.protocols import ENVIRONMENT_STATE, STATE, image_key
+from embodied.envs.registration import METAWORLD_TASKS
 from embodied.envs.rendering import FrameRenderer, Quality, select_gl_backend
 
 # The library mounts the corner cameras upside down; True: turn the picture by 180 degrees.
@@ -30,12 +30,9 @@ HORIZON_LIMIT = 500  # the simulator refuses longer episodes
 FPS = 80.0  # 5 physics steps of 2.5 ms per action
 
 
-@cache
 def list_tasks() -> list[str]:
     """The 50 task names, sorted."""
-    from metaworld.env_dict import ALL_V3_ENVIRONMENTS
-
-    return sorted(ALL_V3_ENVIRONMENTS)
+    return sorted(METAWORLD_TASKS)
 
 
 def task_description(task: str) -> str:
@@ -136,9 +133,9 @@ class MetaWorldEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
             raise UsageError(f"image_size must be at least 1, got {image_size}")
         if not 1 <= horizon <= HORIZON_LIMIT:
             raise UsageError(f"horizon must be in [1, {HORIZON_LIMIT}], got {horizon}")
-        select_gl_backend()
         if task not in list_tasks():
             raise unknown_name("task", task, list_tasks())
+        select_gl_backend()
         self.task, self.camera, self.horizon, self.images = task, camera, horizon, images
         self.task_description = task_description(task)
         self.render_mode = render_mode

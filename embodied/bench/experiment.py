@@ -211,7 +211,7 @@ def evaluate_checkpoint(
     options = {**metadata["env"], "images": record or not state_based}
     name = options.pop("name")
     assert name == "metaworld", name
-    with closing(make_vector_env(options, num_envs=min(workers, len(seeds)))) as environment:
+    with closing(make_vector_env(options, num_envs=max(1, min(workers, len(seeds))))) as environment:
         return evaluate(
             policy,
             environment,

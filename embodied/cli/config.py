@@ -40,8 +40,8 @@ def compose_config(verb: str, overrides: Sequence[str]) -> DictConfig:
     for override in parsed:
         if override.is_sweep_override():
             raise UsageError(
-                f"{override.input_line}: several values need -m (one run each); for a list write {override.key_or_group}"
-                "='[a,b]'"
+                f"{override.input_line}: several values need -m (one run each); "
+                f"for a list write {override.key_or_group}='[a,b]'"
             )
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         check(verb, parsed)

@@ -16,6 +16,8 @@ from rich.table import Table
 
 from embodied.core.errors import UserError, unknown_name
 
+FIXABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+
 
 @dataclass(frozen=True)
 class Verb:
@@ -44,9 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    if not debug:
-        logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if debug:
+        logging.getLogger("embodied").setLevel(logging.DEBUG)
     return guarded(lambda: dispatch(arguments, debug=debug), debug=debug)
 
 
@@ -75,23 +77,26 @@ def guarded(action: Callable[[], int], *, debug: bool) -> int:
     console = Console(stderr=True)
     try:
         return action()
-    except UserError as error:
-        message, code = str(error), error.exit_code
-    except KeyboardInterrupt:
-        message, code = "interrupted; the same command with resume=true goes on", 130
     except BrokenPipeError:
         return 141
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        where = f" at {error.filename}" if error.filename else ""
-        message, code = f"{error.strerror}{where}: free some space or choose another place (root=, cache=)", 1
-    except Exception as error:
-        message, code = f"{type(error).__name__}: {error}\nThis is a bug in embodied; --debug shows where.", 1
-    if debug:
-        console.print_exception()
+    except (Exception, KeyboardInterrupt) as error:
+        message, code = explain(error)
+        if debug:
+            console.print_exception()
     console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     return code
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """What to tell the user about an error, and the exit code."""
+    if isinstance(error, UserError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; the same command with resume=true goes on", 130
+    if isinstance(error, OSError) and error.errno in FIXABLE:
+        where = f" at {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}: free some space or choose another place (root=, cache=)", 1
+    return f"{type(error).__name__}: {error}\nThis is a bug in embodied; --debug shows where.", 1
 
 
 def print_help() -> None:

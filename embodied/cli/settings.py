@@ -31,11 +31,11 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_workers(workers: int | None) -> int:
-    """Simulator processes: one per core that this process may use, at most 8."""
+    """Simulator processes: one per core that this process may use, at most 8; 0 means none beside this one."""
     if workers is None:
         return min(MAXIMUM_WORKERS, len(os.sched_getaffinity(0)))
-    if workers < 1:
-        raise UsageError(f"workers must be at least 1, got {workers}")
+    if workers < 0:
+        raise UsageError(f"workers must be 0 or more, got {workers}")
     return workers
 
 

@@ -30,7 +30,7 @@ class ConvEncoder(nn.Module):
         self.grid = self.network.grid
 
     def preprocess(self, frames: Tensor) -> Tensor:
-        """uint8 [B, H, W, 3], or float [B, 3, S, S] in [0, 255] from `augment`, to float [B, 3, S, S] in [-0.5, 0.5]."""
+        """Frames uint8 [B, H, W, 3], or `augment`'s float [B, 3, S, S], to float [B, 3, S, S] in [-0.5, 0.5]."""
         if frames.dtype == torch.uint8:
             frames = self.resize(frames)
         return frames / 255 - 0.5

@@ -85,7 +85,7 @@ class MAE(nn.Module):
         images = self.encoder.preprocess(batch["images"])
         images = random_resized_crop(images, generator, scale=self.crop_scale, flip=self.flip)
         noise = torch.rand(len(images), self.encoder.vit.grid[0] * self.encoder.vit.grid[1], generator=generator)
-        loss, prediction, mask = self.masked_loss(images, noise.to(images.device))
+        loss, _, _ = self.masked_loss(images, noise.to(images.device))
         flat = patchify(images, self.patch_size).var(dim=-1) < FLAT_VARIANCE
         return loss, {"flat_patches": flat.float().mean()}
 

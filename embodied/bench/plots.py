@@ -1,0 +1,122 @@
+"""Plots, drawn without pyplot's global state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from embodied.core.files import atomic_path
+
+BLUE, GREEN, RED, GREY = "#2563eb", "#15803d", "#b91c1c", "#6b7280"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a comparison; rates in [0, 1]."""
+
+    label: str
+    mean: float
+    low: float
+    high: float
+
+
+def plot_learning_curve(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Training loss by step (log scale), and where records have it the success of checkpoints.
+
+    Args:
+        metrics: records with `step` and `loss`, or `step` and `success_rate`.
+        path: the PNG to write.
+    """
+    figure, axes = _figure(7.0, 3.6)
+    losses = [(row["step"], row["loss"]) for row in metrics if "loss" in row]
+    axes.plot(*zip(*losses, strict=True), color=BLUE, label="training loss")
+    axes.set_yscale("log")
+    axes.set_xlabel("step")
+    axes.set_ylabel("training loss", color=BLUE)
+    axes.set_title("Learning curve")
+    rates = [(row["step"], row["success_rate"]) for row in metrics if "success_rate" in row]
+    if rates:
+        right = axes.twinx()
+        right.plot(*zip(*rates, strict=True), color=GREEN, marker="o")
+        right.set_ylim(-0.03, 1.03)
+        right.set_ylabel("success on selection episodes", color=GREEN)
+        right.spines["top"].set_visible(False)
+    _save(figure, path)
+
+
+def plot_success(outcomes: Sequence[Mapping[str, Any]], interval: Sequence[float], path: str | Path) -> None:
+    """Every evaluation episode by its length, and the success rate with its 95 % interval.
+
+    Args:
+        outcomes: records with `success` and `steps`, in the order of the episodes.
+        interval: low and high, in [0, 1].
+        path: the PNG to write.
+    """
+    figure, axes = _figure(7.0, 3.6)
+    for success, colour, label in ((True, GREEN, "success"), (False, RED, "failure")):
+        points = [(number, row["steps"]) for number, row in enumerate(outcomes, 1) if row["success"] == success]
+        if points:
+            axes.scatter(*zip(*points, strict=True), color=colour, label=f"{label} ({len(points)})", s=36)
+    rate = sum(bool(row["success"]) for row in outcomes) / len(outcomes)
+    axes.set_title(f"Success {rate:.0%}, 95 % interval {interval[0]:.0%} to {interval[1]:.0%}")
+    axes.set_xlabel("evaluation episode")
+    axes.set_ylabel("steps")
+    axes.set_ylim(bottom=0)
+    # Beside the points: failures lie at the top edge, successes anywhere below.
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    _save(figure, path)
+
+
+def plot_comparison(groups: Mapping[str, Sequence[Row]], path: str | Path) -> None:
+    """Success rates with intervals, one panel per group (a task), rows from top to bottom as given."""
+    labels = [row.label for row in next(iter(groups.values()))]
+    figure = Figure(figsize=(3.6 * len(groups) + 1.6, 0.42 * len(labels) + 1.3), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(groups), sharey=True))
+    for axes, (title, rows) in zip(panels, groups.items(), strict=True):
+        places = range(len(rows))
+        means = [row.mean for row in rows]
+        errors = [
+            [max(0.0, row.mean - row.low) for row in rows],
+            [max(0.0, row.high - row.mean) for row in rows],
+        ]
+        axes.errorbar(means, places, xerr=errors, fmt="o", color=BLUE, ecolor=GREY, capsize=3)
+        axes.set_yticks(places, labels=labels)
+        axes.invert_yaxis() if axes is panels[0] else None
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_title(title)
+        axes.set_xlabel("success rate")
+        _plain(axes)
+    _save(figure, path)
+
+
+def save_image_grid(rows: Sequence[np.ndarray], path: str | Path) -> None:
+    """Rows of pictures, each uint8 [N, H, W, 3], side by side in one PNG."""
+    from PIL import Image
+
+    grid = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
+    with atomic_path(path) as temporary:
+        Image.fromarray(grid).save(temporary, format="png")
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    _plain(axes)
+    return figure, axes
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    with atomic_path(path) as temporary:
+        FigureCanvasAgg(figure).print_png(str(temporary))

@@ -1,0 +1,158 @@
+"""Pre-train an encoder on folders of images and episode stores.
+
+The run folder holds encoder/ (the artifact: give it to embodied train as encoder=path=<folder>), reconstructions,
+the loss curve and the checkpoint to continue from. Several GPUs: accelerate launch -m embodied pretrain ...
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+import torch
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from rich.console import Console
+from torch import nn
+
+from embodied.bench.plots import plot_learning_curve
+from embodied.bench.pretraining import draw_reconstructions, model_card
+from embodied.cli.config import compose_config, identity, positive
+from embodied.cli.reporter import RichReporter
+from embodied.cli.settings import resolve_cache, resolve_device
+from embodied.core.errors import UsageError
+from embodied.core.run_folder import RunFolder, Stopwatch, config_hash, latest_run, next_run_path, read_metrics
+from embodied.core.seeding import derive_seed
+from embodied.datasets.episode_index import is_store
+from embodied.datasets.frames import FrameDataset, open_frames
+from embodied.encoders.artifact import save_encoder
+from embodied.encoders.vit import ViTEncoder
+from embodied.training.pretrain import pretrain, resume_step
+
+
+def main(arguments: Sequence[str], *, debug: bool) -> int:
+    """`embodied pretrain`, with `-m` one run per combination of values."""
+    multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    overrides = [argument for argument in arguments if argument not in multirun]
+    if multirun:
+        from embodied.cli.multirun import run_all
+
+        return run_all("pretrain", overrides, pretrain_once, debug=debug)
+    return pretrain_once(compose_config("pretrain", overrides), overrides)
+
+
+def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
+    """One pre-training, from the data to the artifact."""
+    positive(config, "train.steps", "train.batch_size", "train.checkpoint_every", "encoder.image_size")
+    console = Console()
+    device = resolve_device(str(config.device))
+    reporter = RichReporter(console)
+    with reporter.phase("data"):
+        frames = open_data(config, reporter)
+    command = shlex.join(["embodied", "pretrain", *overrides])
+    run = open_run(config, command)
+    console.print(f"{len(frames)} frames; run folder [bold]{run.path}[/]", highlight=False)
+    objective = build_objective(config)
+    sampler = frames.sampler(batch_size=int(config.train.batch_size), seed=derive_seed(int(config.seed), "frames"))
+    watch = Stopwatch()
+    with reporter.phase("pretrain"), run.metrics(keep=resume_step(run.checkpoints)) as log:
+        pretrain(
+            objective,
+            lambda step: frames.read(sampler.batch(step)),
+            steps=int(config.train.steps),
+            learning_rate=float(config.train.learning_rate),
+            weight_decay=float(config.train.weight_decay),
+            warmup_steps=int(config.train.warmup_steps),
+            clip=float(config.train.clip),
+            precision=str(config.train.precision),
+            seed=int(config.seed),
+            checkpoint_folder=run.checkpoints,
+            checkpoint_every=int(config.train.checkpoint_every),
+            device=device,
+            log=log,
+            reporter=reporter,
+        )
+    run.finish("pretrain", {}, watch.seconds)
+    finish(config, run, objective, frames)
+    console.print(f"encoder [bold]{run.path / 'encoder'}[/]", highlight=False)
+    console.print(f"look at {run.path / 'plots'}", highlight=False)
+    return 0
+
+
+def finish(config: DictConfig, run: RunFolder, objective: nn.Module, frames: FrameDataset) -> None:
+    """Write the artifact with its card, the loss curve and pictures of what the objective predicts."""
+    metrics = read_metrics(run.path / "metrics.jsonl")
+    plot_learning_curve(metrics, run.path / "plots" / "loss.png")
+    if hasattr(objective, "reconstruct"):
+        draw_reconstructions(objective, frames, run.path / "plots" / "reconstructions.png", seed=int(config.seed))
+    card = model_card(
+        objective=str(config.objective._target_),
+        encoder=objective.encoder.config(),  # type: ignore[operator, union-attr]
+        command=run.command,
+        config_yaml=OmegaConf.to_yaml(config),
+        data=frames.describe(),
+        metrics=metrics,
+        seconds=run.phase_seconds()["pretrain"],
+    )
+    save_encoder(objective.encoder.cpu(), run.path / "encoder", card=card)  # type: ignore[union-attr, operator]
+
+
+def open_data(config: DictConfig, reporter: RichReporter) -> FrameDataset:
+    """The frames of `data`; a folder that holds several stores stands for all of them."""
+    if not config.data:
+        raise UsageError("what to train on? write data=<folder of images or episode store>, or data='[a,b]'")
+    entries = list(config.data) if isinstance(config.data, ListConfig) else [config.data]
+    weights = list(config.weights) if config.weights is not None else [1.0] * len(entries)
+    if len(weights) != len(entries):
+        raise UsageError(f"weights: expected {len(entries)} numbers, one per entry of data, got {len(weights)}")
+    paths: list[str] = []
+    spread: list[float] = []
+    for entry, weight in zip(entries, weights, strict=True):
+        found = expand(Path(str(entry)).expanduser())
+        paths += map(str, found)
+        spread += [float(weight) / len(found)] * len(found)
+    return open_frames(
+        paths,
+        image_size=int(config.encoder.image_size),
+        cache_root=resolve_cache(config) / "frames",
+        on_error=config.on_error,
+        weights=spread if config.weights is not None else None,
+        reporter=reporter,
+    )
+
+
+def expand(path: Path) -> list[Path]:
+    """The stores in a folder of stores; else the path itself."""
+    if path.is_dir() and not is_store(path):
+        stores = sorted(entry for entry in path.iterdir() if entry.is_dir() and is_store(entry))
+        if stores:
+            return stores
+    return [path]
+
+
+def build_objective(config: DictConfig) -> nn.Module:
+    """The objective with its fresh encoder; weights depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(int(config.seed), "objective"))
+        try:
+            encoder = ViTEncoder(**{str(key): value for key, value in config.encoder.items()})
+            return hydra.utils.instantiate(config.objective, encoder=encoder)
+        except (ValueError, hydra.errors.InstantiationException) as error:
+            reason = error.__cause__ or error
+            raise UsageError(f"objective or encoder: {str(reason).splitlines()[0]}") from error
+
+
+def open_run(config: DictConfig, command: str) -> RunFolder:
+    """A new run folder, or with `resume` the newest one made with the same settings."""
+    decisive = config_hash(identity(config))
+    name = f"pretrain-{str(config.objective._target_).rsplit('.', 1)[-1].lower()}-seed{config.seed}"
+    root = Path(config.root)
+    if config.resume:
+        found = Path(config.run) if config.run else latest_run(root, name, decisive)
+        if found is not None and found.exists():
+            run = RunFolder.open(found)
+            run.require(decisive)
+            return run
+    path = Path(config.run) if config.run else next_run_path(root, name)
+    return RunFolder.create(path, config_yaml=OmegaConf.to_yaml(config), config_hash=decisive, command=command)

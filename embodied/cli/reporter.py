@@ -1,0 +1,94 @@
+"""What a person sees while something runs: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from embodied.core.protocols import Item
+from embodied.core.run_folder import Stopwatch
+
+
+class RichReporter:
+    """Implements `core.protocols.Reporter`: a bar with count, time and time left for every loop.
+
+    Where the output is no terminal (a log file, CI) each phase leaves one line instead.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Shows the phase's name, and its seconds when it has ended well."""
+        watch = Stopwatch()
+        if not self.console.is_terminal:
+            self.console.print(f"{name} ...", highlight=False)
+        yield
+        self.console.print(f"[green]✓[/] {name:<10} {watch.seconds:7.1f} s", highlight=False)
+
+    def track(self, items: Iterable[Item], *, total: int, description: str, done: int = 0) -> Iterator[Item]:
+        """Yields the items under a bar that disappears at the end."""
+        if not self.console.is_terminal:
+            yield from items
+            return
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task(description, total=total, completed=done)
+            for item in items:
+                yield item
+                progress.advance(task)
+
+    def note(self, text: str) -> None:
+        """One line."""
+        self.console.print(text, highlight=False)
+
+
+def closing_table(console: Console, summary: dict[str, Any], folder: Path) -> None:
+    """The end of `embodied train`: success with its interval, time per phase, what to look at."""
+    low, high = summary["interval"]
+    table = Table(
+        title=f"{summary['task']}, encoder {summary['encoder']}, head {summary['head']}", title_justify="left"
+    )
+    table.add_column("result")
+    table.add_column("value")
+    table.add_row(
+        "success rate",
+        f"[bold]{summary['success_rate']:.0%}[/] ({summary['successes']} of {summary['episodes']}; 95 % interval "
+        f"{low:.0%} to {high:.0%})",
+    )
+    best = summary["best_checkpoint"]
+    if best:
+        table.add_row(
+            "best over checkpoints",
+            f"{best['success_rate']:.0%} of {best['episodes']} other episodes, step {best['step']} (CortexBench-style)",
+        )
+    seconds = summary["seconds"]
+    table.add_row("time", ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
+    table.add_row("total", f"{sum(seconds.values()):.0f} s")
+    table.add_section()
+    for name in ("report", "video", "learning_curve", "success", "policy"):
+        table.add_row(name.replace("_", " "), str(folder / summary["artifacts"][name]))
+    console.print(table)
