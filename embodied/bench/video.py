@@ -23,18 +23,17 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float) -> None:
         UserError: this build of PyAV has no H.264 encoder.
     """
     height, width = frames.shape[1] // 2 * 2, frames.shape[2] // 2 * 2
-    with atomic_path(path) as temporary:
-        with av.open(str(temporary), "w", format="mp4") as container:
-            try:
-                stream = container.add_stream("libx264", rate=round(fps))
-            except (av.error.FFmpegError, ValueError) as error:
-                raise UserError("PyAV here has no H.264 encoder: pip install --force-reinstall av") from error
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            stream.options = {"crf": "20"}
-            for frame in frames:
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
-                container.mux(stream.encode(picture))
-            container.mux(stream.encode(None))
+    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        try:
+            stream = container.add_stream("libx264", rate=round(fps))
+        except (av.error.FFmpegError, ValueError) as error:
+            raise UserError("PyAV here has no H.264 encoder: pip install --force-reinstall av") from error
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"crf": "20"}
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
 
 
 def label_frames(frames: np.ndarray, text: str, ok: bool, *, size: int = 384) -> np.ndarray:

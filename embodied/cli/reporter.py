@@ -73,7 +73,7 @@ def closing_table(console: Console, summary: dict[str, Any], folder: Path) -> No
         title=f"{summary['task']}, encoder {summary['encoder']}, head {summary['head']}", title_justify="left"
     )
     table.add_column("result")
-    table.add_column("value")
+    table.add_column("value", overflow="fold")
     table.add_row(
         "success rate",
         f"[bold]{summary['success_rate']:.0%}[/] ({summary['successes']} of {summary['episodes']}; 95 % interval "
