@@ -1,0 +1,97 @@
+"""Vision models of transformers as encoders, from small folders made here."""
+
+import json
+
+import pytest
+import torch
+
+from embodied.core.errors import UserError
+from embodied.encoders.artifact import fingerprint
+from embodied.encoders.load import load_encoder
+
+transformers = pytest.importorskip("transformers")
+
+SMALL = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 48,
+    "image_size": 32,
+    "patch_size": 8,
+}
+
+
+def make_model(kind):
+    torch.manual_seed(0)
+    if kind == "clip":
+        return transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**SMALL))
+    if kind == "dinov2":
+        small = {name: value for name, value in SMALL.items() if name != "intermediate_size"}
+        return transformers.Dinov2Model(transformers.Dinov2Config(**small))
+    if kind == "registers":
+        small = {name: value for name, value in SMALL.items() if name != "intermediate_size"}
+        config = transformers.Dinov2WithRegistersConfig(**small, num_register_tokens=4)
+        return transformers.Dinov2WithRegistersModel(config)
+    if kind == "siglip":
+        return transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**SMALL))
+    if kind == "vit_mae":
+        return transformers.ViTMAEModel(transformers.ViTMAEConfig(**SMALL))
+    return transformers.ViTModel(transformers.ViTConfig(**SMALL))
+
+
+def save(model, folder):
+    model.save_pretrained(folder)
+    statistics = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.5, 0.5]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(statistics))
+
+
+@pytest.mark.parametrize("kind", ["vit", "dinov2", "registers", "clip", "siglip", "vit_mae"])
+def test_patch_tokens_without_leading_ones(kind, tmp_path):
+    model = make_model(kind).eval()
+    save(model, tmp_path)
+    encoder = load_encoder(f"hf:{tmp_path}")
+    frames = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    images = encoder.preprocess(frames)
+    expected = (frames[0, 3, 5].float() / 255 - torch.tensor([0.1, 0.2, 0.3])) / 0.5
+    torch.testing.assert_close(images[0, :, 3, 5], expected)
+    with torch.no_grad():
+        tokens, out = encoder(images)
+        again, _ = encoder(images)
+    assert encoder.grid == (4, 4)
+    assert tokens.shape == (2, 16, 24)
+    assert torch.equal(tokens, again)  # no random masking
+    torch.testing.assert_close(out["pooled"], tokens.mean(dim=1))
+    assert ("cls" in out) == (kind != "siglip")
+    if kind != "vit_mae":
+        with torch.no_grad():
+            whole = model(pixel_values=images).last_hidden_state
+        torch.testing.assert_close(tokens, whole[:, -16:])
+
+
+def test_fingerprint_sees_the_weights(tmp_path):
+    for name, seed in (("a", 0), ("b", 1)):
+        torch.manual_seed(seed)
+        save(transformers.ViTModel(transformers.ViTConfig(**SMALL)), tmp_path / name)
+    assert fingerprint(load_encoder(f"hf:{tmp_path / 'a'}")) != fingerprint(load_encoder(f"hf:{tmp_path / 'b'}"))
+
+
+def test_missing_folder_gives_one_message(tmp_path):
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_encoder(f"hf:{tmp_path / 'absent'}")
+
+
+def test_pickled_weights_are_refused(tmp_path):
+    model = make_model("vit")
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_encoder(f"hf:{tmp_path}")
+
+
+def test_a_language_model_is_refused(tmp_path):
+    config = transformers.BertConfig(
+        hidden_size=24, num_hidden_layers=1, num_attention_heads=3, intermediate_size=48, vocab_size=10
+    )
+    transformers.BertModel(config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="no vision model"):
+        load_encoder(f"hf:{tmp_path}")
