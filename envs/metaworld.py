@@ -142,6 +142,10 @@ class MetaWorldEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self._image_size, self._quality = image_size, render
         self._renderer: FrameRenderer | None = None
         self._simulator = make_simulator(task)
+        self._camera_name, position = MOVED_CAMERAS.get(camera, (camera, None))
+        if position is not None:
+            # Before the first reset: where a camera is in the world is computed with the rest of the kinematics.
+            self._simulator.model.cam_pos[self._simulator.model.camera(self._camera_name).id] = position
         self._steps = 0
         self.action_space = Box(-1.0, 1.0, (4,), np.float32)
         spaces: dict[str, gymnasium.Space[Any]] = {
@@ -209,13 +213,9 @@ class MetaWorldEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 
     def _frame(self) -> np.ndarray:
         if self._renderer is None:
-            model = self._simulator.model
-            name, position = MOVED_CAMERAS.get(self.camera, (self.camera, None))
-            if position is not None:
-                model.cam_pos[model.camera(name).id] = position
             self._renderer = FrameRenderer(
-                model,
-                camera=name,
+                self._simulator.model,
+                camera=self._camera_name,
                 height=self._image_size,
                 width=self._image_size,
                 quality=self._quality,

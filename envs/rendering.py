@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -132,6 +134,9 @@ class FrameRenderer:
             model.vis.quality.offsamples = 0
             model.vis.quality.shadowsize = 0
         self._renderer: Any = mujoco.Renderer(model, height, width)
+        # At exit too, and before MuJoCo's own exit function ends the GL library (registered above, so run later):
+        # a renderer that nobody closed would complain loudly.
+        atexit.register(_close_if_alive, weakref.ref(self))
         if quality == "lean":
             flags = self._renderer.scene.flags
             for flag in ("SHADOW", "REFLECTION", "SKYBOX", "HAZE", "FOG"):
@@ -144,5 +149,11 @@ class FrameRenderer:
         return np.ascontiguousarray(frame[::-1, ::-1]) if self._flip else frame.copy()
 
     def close(self) -> None:
-        """Give the GL context back."""
+        """Give the GL context back; again does no harm."""
         self._renderer.close()
+
+
+def _close_if_alive(reference: weakref.ref[FrameRenderer]) -> None:
+    renderer = reference()
+    if renderer is not None:
+        renderer.close()

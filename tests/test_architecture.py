@@ -6,7 +6,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MAPPED = ("envs", "policies", "datasets", "real_robot")
-LAYERS = ("core", "models", "encoders", "objectives", "datasets", "envs", "policies", "training", "bench", "real_robot", "cli")  # low to high
+LAYERS = (
+    "core",
+    "models",
+    "encoders",
+    "objectives",
+    "datasets",
+    "envs",
+    "policies",
+    "training",
+    "bench",
+    "real_robot",
+    "cli",
+)  # low to high
 SIBLINGS = {"datasets", "envs"}  # neither imports the other
 
 

@@ -67,5 +67,3 @@ class TimmEncoder(nn.Module):
     def config(self) -> dict[str, Any]:
         """What rebuilds this encoder."""
         return {"name": "embodied.encoders.timm.TimmEncoder", **self._arguments}
-
-

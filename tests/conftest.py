@@ -1,0 +1,29 @@
+"""Shared by all tests: offline, a cache of their own, one torch thread per process."""
+
+import os
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """No test reads or fills the user's cache."""
+    monkeypatch.setenv("EMBODIED_CACHE", str(tmp_path / "cache"))
+
+
+def pytest_collection_modifyitems(items):
+    """Tests marked `sim` are skipped, with the reason, where nothing can render."""
+    if not any(item.get_closest_marker("sim") for item in items):
+        return
+    from embodied.core.errors import UserError
+    from embodied.envs.rendering import select_gl_backend
+
+    try:
+        select_gl_backend()
+    except UserError as error:
+        for item in items:
+            if item.get_closest_marker("sim"):
+                item.add_marker(pytest.mark.skip(reason=str(error)))

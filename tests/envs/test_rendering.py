@@ -1,0 +1,66 @@
+"""Choosing a GL library, and what the user hears when there is none."""
+
+import numpy as np
+import pytest
+
+from embodied.core.errors import UsageError, UserError
+from embodied.envs import rendering
+from embodied.envs.rendering import FrameRenderer, GLBackend, select_gl_backend
+
+
+def answer(monkeypatch, **works):
+    monkeypatch.setattr(rendering, "probe", lambda name: GLBackend(name, works[name], "no such library", "fix it"))
+    for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM", "LP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_takes_the_first_that_works_and_tells_child_processes(monkeypatch):
+    import os
+
+    answer(monkeypatch, egl=False, osmesa=True)
+    assert select_gl_backend() == "osmesa"
+    assert os.environ["MUJOCO_GL"] == os.environ["PYOPENGL_PLATFORM"] == "osmesa"
+
+
+def test_the_users_choice_stands(monkeypatch):
+    answer(monkeypatch, egl=False, osmesa=False)
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    assert select_gl_backend() == "osmesa"
+
+
+def test_without_any_the_message_has_the_command(monkeypatch):
+    answer(monkeypatch, egl=False, osmesa=False)
+    with pytest.raises(UserError, match="apt-get install -y libosmesa6"):
+        select_gl_backend()
+
+
+def test_a_backend_that_breaks_its_process_is_reported(monkeypatch):
+    monkeypatch.setattr(
+        rendering, "_PROBE", "import os; print('no libEGL', file=__import__('sys').stderr); os._exit(9)"
+    )
+    assert rendering.probe("egl") == GLBackend("egl", False, "no libEGL", rendering.FIXES["egl"])
+
+
+@pytest.mark.sim
+def test_renderer_draws_the_scene_and_flips_it():
+    import mujoco
+
+    xml = """<mujoco><worldbody><light pos="0 0 3"/><camera name="c" pos="0 0 2"/>
+    <geom type="box" size=".2 .2 .2" pos=".5 .5 0" rgba="1 0 0 1"/></worldbody></mujoco>"""
+    frames = []
+    for flip in (False, True):
+        model = mujoco.MjModel.from_xml_string(xml)
+        data = mujoco.MjData(model)
+        mujoco.mj_forward(model, data)
+        renderer = FrameRenderer(model, camera="c", height=32, width=32, flip=flip)
+        frames.append(renderer.render(data))
+        renderer.close()
+    assert frames[0].dtype == np.uint8
+    assert frames[0].any()
+    assert np.array_equal(frames[0][::-1, ::-1], frames[1])
+
+
+@pytest.mark.sim
+def test_misspelt_quality():
+    with pytest.raises(UsageError, match="did you mean lean"):
+        FrameRenderer(None, camera="c", height=8, width=8, quality="leann")
