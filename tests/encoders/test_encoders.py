@@ -116,7 +116,7 @@ def test_damaged_and_foreign_artifacts_give_one_message(tmp_path, name, content,
 def test_missing_artifacts(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         load_encoder(str(tmp_path / "absent"))
-    with pytest.raises(UserError, match="holds no config.yaml"):
+    with pytest.raises(UserError, match=r"holds no config\.yaml"):
         load_encoder(str(tmp_path))
 
 

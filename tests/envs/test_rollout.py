@@ -86,14 +86,14 @@ def test_slots_are_reset_one_by_one_and_rest_after_their_end():
     first = reset_slots(environment, [7, 8])["observation.environment_state"].copy()
     assert np.array_equal(first[1], alone.reset(seed=8)[0]["observation.environment_state"])
     for _ in range(3):
-        observation, _, terminated, truncated, infos = environment.step(np.ones((2, 4), np.float32))
+        observation, _, _, truncated, infos = environment.step(np.ones((2, 4), np.float32))
     assert truncated.tolist() == [True, True]
     assert infos["success"].tolist() == [False, False]
     ended = observation["observation.environment_state"].copy()
     resumed = reset_slots(environment, [9, None])["observation.environment_state"].copy()
     assert np.array_equal(resumed[0], alone.reset(seed=9)[0]["observation.environment_state"])
     assert np.array_equal(resumed[1], ended[1])
-    observation, _, terminated, truncated, _ = environment.step(np.ones((2, 4), np.float32))
+    observation, _, _, truncated, _ = environment.step(np.ones((2, 4), np.float32))
     assert truncated.tolist() == [False, True]
     assert np.array_equal(observation["observation.environment_state"][1], ended[1])
     environment.close()
