@@ -7,7 +7,7 @@ from torch import nn
 from embodied.core.errors import UsageError, UserError
 from embodied.core.protocols import Encoder
 from embodied.encoders.artifact import build_encoder, fingerprint, freeze, load_artifact, save_encoder
-from embodied.encoders.load import BUILTIN, load_encoder
+from embodied.encoders.load import BUILTIN, DEFAULT_FOLDER, load_encoder
 from embodied.encoders.pixels import PixelEncoder
 from embodied.encoders.scratch import ConvEncoder
 from embodied.encoders.vit import ViTEncoder
@@ -24,6 +24,8 @@ def tiny(seed=0):
 
 @pytest.mark.parametrize("name", sorted(set(BUILTIN) - {"state"}))
 def test_built_in_encoders_keep_the_contract(name):
+    if name == "default" and not DEFAULT_FOLDER.is_dir():
+        pytest.skip("the default encoder has not been trained yet")
     encoder = load_encoder(name, seed=1)
     assert isinstance(encoder, Encoder)
     with torch.no_grad():

@@ -1,0 +1,95 @@
+"""Settings: what is misspelt is named, with its neighbours, before anything runs."""
+
+from importlib.resources import files
+
+import pytest
+from hydra import compose, initialize_config_module
+
+from embodied.cli.config import compose_config, groups, identity
+from embodied.cli.multirun import combinations
+from embodied.cli.settings import make_experiment, resolve_device, resolve_workers
+from embodied.core.errors import UsageError
+
+VERBS = ("train", "evaluate", "collect", "pretrain")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_yaml_composes(verb):
+    assert compose_config(verb, [])
+
+
+def test_every_group_option_composes():
+    assert set(groups()) == {"env", "policy", "objective"}
+    with initialize_config_module("embodied.conf", version_base="1.3"):
+        for verb in VERBS:
+            text = files("embodied.conf").joinpath(f"{verb}.yaml").read_text()
+            for group, options in groups().items():
+                for option in options if f"- {group}: " in text else []:
+                    compose(verb, overrides=[f"{group}={option}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tsak=x", "unknown setting of embodied train 'tsak': did you mean task?"),
+        ("env=metawrld", "unknown env 'metawrld': did you mean metaworld?"),
+        ("train.stepz=3", "did you mean train.steps"),
+        ("policy.haed=mlp", "did you mean policy.head"),
+        ("seed=1,2", "several values need -m"),
+        ("hammer-v3", "'hammer-v3' is not a setting: write name=value"),
+        ("--verbose", "unknown option '--verbose'"),
+        ("seed=[1", "cannot be read"),
+    ],
+)
+def test_wrong_settings_say_what_is_right(override, message):
+    with pytest.raises(UsageError) as error:
+        compose_config("train", [override])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task=hamer-v3", "unknown task 'hamer-v3': did you mean hammer-v3"),
+        ("camera=corner9", "unknown camera"),
+        ("policy.head=conf", "did you mean conv"),
+        ("demos=0", "demos must be a whole number of at least 1, got 0"),
+        ("episodes=many", "episodes must be a whole number of at least 1, got 'many'"),
+        ("evaluate.selection_episodes=-1", "must be 0 or more"),
+        ("device=gpu", "unknown device 'gpu'"),
+        ("workers=-1", "workers must be 0 or more"),
+        ("env.render=shiny", "unknown env.render 'shiny'"),
+    ],
+)
+def test_wrong_values_say_what_is_right(override, message):
+    with pytest.raises(UsageError) as error:
+        make_experiment(compose_config("train", [override]))
+    assert message in str(error.value)
+
+
+def test_encoder_path_needs_no_quotes():
+    assert compose_config("train", ["encoder=path=/some where/x_1.2"]).encoder == "/some where/x_1.2"
+    assert compose_config("train", ["encoder=hf:org/model-small"]).encoder == "hf:org/model-small"
+
+
+def test_identity_leaves_out_what_changes_no_result():
+    plain, other = (identity(compose_config("train", [])), identity(compose_config("train", ["resume=true", "workers=3"])))
+    assert plain == other
+    assert identity(compose_config("train", ["seed=3"])) != plain
+
+
+def test_sweeps_are_multiplied_out():
+    assert combinations(["seed=0,1", "task=hammer-v3", "demos=range(5,7)"]) == [
+        ["seed=0", "task=hammer-v3", "demos=5"],
+        ["seed=0", "task=hammer-v3", "demos=6"],
+        ["seed=1", "task=hammer-v3", "demos=5"],
+        ["seed=1", "task=hammer-v3", "demos=6"],
+    ]
+
+
+def test_devices_and_workers():
+    assert resolve_device("cpu").type == "cpu"
+    assert resolve_device("auto").type in ("cpu", "cuda")
+    assert 1 <= resolve_workers(None) <= 8
+    assert resolve_workers(0) == 0
