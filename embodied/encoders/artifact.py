@@ -107,5 +107,5 @@ def freeze(encoder: Module) -> Module:
     encoder.requires_grad_(False)
     encoder.eval()
     # A policy that holds the encoder calls .train() on all its parts; a frozen one must not follow.
-    encoder.train = lambda mode=True: encoder  # type: ignore[method-assign, assignment]
+    encoder.train = lambda mode=True: encoder  # type: ignore[method-assign]
     return encoder

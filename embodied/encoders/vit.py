@@ -20,6 +20,9 @@ class ViTEncoder(nn.Module):
         self, *, image_size: int = 128, patch_size: int = 16, width: int = 192, depth: int = 6, heads: int = 3
     ) -> None:
         super().__init__()
+        self.vit = VisionTransformer(
+            image_size=image_size, patch_size=patch_size, width=width, depth=depth, heads=heads
+        )
         self._arguments = {
             "image_size": image_size,
             "patch_size": patch_size,
@@ -27,7 +30,6 @@ class ViTEncoder(nn.Module):
             "depth": depth,
             "heads": heads,
         }
-        self.vit = VisionTransformer(**self._arguments)
         self.normalize = Normalize(image_size)
         self.width, self.grid = width, self.vit.grid
 

@@ -42,7 +42,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
 def resume_step(checkpoint_folder: Path) -> int:
     """The step that `pretrain` would continue from."""
     path = checkpoint_folder / STATE
-    return int(load_checkpoint(path)[1]["step"]) if path.is_file() else 0
+    return _read(path)[1] if path.is_file() else 0
 
 
 def pretrain(
@@ -81,7 +81,8 @@ def pretrain(
         checkpoint_folder: gets `state.safetensors`, replaced every `checkpoint_every` steps and at the end.
         checkpoint_every: steps.
         device: cpu or cuda.
-        log: called every `log_every` steps with the mean loss, learning rate and frames per second.
+        log: called every `log_every` steps and at every checkpoint with means since the last record: loss, gradient
+            norm, the objective's metrics, frames per second; and with the learning rate.
         reporter: shows progress.
         log_every: steps between records.
 
@@ -90,7 +91,8 @@ def pretrain(
     """
     if precision not in ("fp32", "bf16"):
         raise UsageError(f"train.precision must be fp32 or bf16, got {precision!r}")
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
+    # Autocast is ours: accelerate fixes its own once per process, and a sweep over precisions runs in one process.
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
     optimizer = torch.optim.AdamW(parameter_groups(objective, weight_decay), lr=learning_rate, betas=(0.9, 0.95))
     model, optimizer = accelerator.prepare(objective.to(accelerator.device), optimizer)
     done = _restore(accelerator.unwrap_model(model), optimizer, checkpoint_folder / STATE)
@@ -103,7 +105,7 @@ def pretrain(
         frames = read_batch(step)[accelerator.process_index :: accelerator.num_processes]
         batch = {"images": torch.from_numpy(np.ascontiguousarray(frames)).to(accelerator.device)}
         generator = torch_generator(seed, "pretrain", step, accelerator.process_index)
-        with accelerator.autocast():
+        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bf16"):
             loss, metrics = model(batch, generator)
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(loss)
@@ -111,7 +113,10 @@ def pretrain(
         optimizer.step()
         window.add({"loss": loss, "gradient_norm": norm, **metrics}, len(frames) * accelerator.num_processes)
         number = step + 1
-        if number % log_every == 0 or number == steps:
+        due = number % checkpoint_every == 0 or number == steps
+        if number % log_every == 0 or due:
+            # At checkpoints too: a resumed run then starts its next mean where an uninterrupted one does, and what
+            # diverged is never saved.
             record = window.record()
             if not math.isfinite(record["loss"]):
                 raise UserError(
@@ -119,7 +124,7 @@ def pretrain(
                 )
             if accelerator.is_main_process:
                 log({"step": number, "learning_rate": rate, **record})
-        if accelerator.is_main_process and (number % checkpoint_every == 0 or number == steps):
+        if accelerator.is_main_process and due:
             _save(accelerator.unwrap_model(model), optimizer, checkpoint_folder / STATE, number)
     accelerator.wait_for_everyone()
 
@@ -132,6 +137,9 @@ class _Window:
     """Means since the last record."""
 
     def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
         self._rows: list[dict[str, Tensor]] = []
         self._frames, self._watch = 0, Stopwatch()
 
@@ -142,7 +150,7 @@ class _Window:
     def record(self) -> dict[str, float]:
         means = {name: float(torch.stack([row[name] for row in self._rows]).float().mean()) for name in self._rows[0]}
         means["frames_per_second"] = round(self._frames / self._watch.seconds, 1)
-        self.__init__()  # type: ignore[misc]
+        self._clear()
         return means
 
 
@@ -163,7 +171,7 @@ def _restore(module: nn.Module, optimizer: torch.optim.Optimizer, path: Path) ->
     """Load the last checkpoint, if there is one; returns its step."""
     if not path.is_file():
         return 0
-    tensors, metadata = load_checkpoint(path)
+    tensors, step = _read(path)
     prefix = "model/"
     state = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     try:
@@ -177,4 +185,12 @@ def _restore(module: nn.Module, optimizer: torch.optim.Optimizer, path: Path) ->
             for key, value in tensors.items()
             if key.startswith(prefix)
         }
-    return int(metadata["step"])
+    return step
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], int]:
+    """Tensors and step of a checkpoint of this loop."""
+    tensors, metadata = load_checkpoint(path)
+    if "step" not in metadata:
+        raise UserError(f"{path} is not a checkpoint of embodied pretrain: it names no step")
+    return tensors, int(metadata["step"])
