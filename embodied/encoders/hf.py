@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from embodied.core.errors import MissingExtraError, UserError
 from embodied.encoders.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Normalize
 
+# These stretch their position table to any input: released DINOv2 configs say 518 px, their processors crop to 224.
+STRETCHES = ("dinov2", "dinov2_with_registers")
+
 
 class HuggingFaceEncoder(nn.Module):
     """A `transformers` vision model with its own size, mean and standard deviation.
@@ -48,15 +51,17 @@ class HuggingFaceEncoder(nn.Module):
         # A model of images and text (CLIP, SigLIP) holds the part that sees.
         self.model: nn.Module = getattr(model, "vision_model", model)
         vision = getattr(config, "vision_config", config)
-        size, patch = getattr(vision, "image_size", None), getattr(vision, "patch_size", None)
-        if not isinstance(size, int) or not isinstance(patch, int):
+        size, patch = _side(getattr(vision, "image_size", None)), _side(getattr(vision, "patch_size", None))
+        if size is None or patch is None:
             raise UserError(f"encoder=hf:{path} ({config.model_type}) is no vision model with square patches")
+        processor = _processor(location)
+        if config.model_type in STRETCHES:
+            size = _side(processor.get("crop_size")) or size
         self.width, self.grid = int(vision.hidden_size), (size // patch, size // patch)
         self.masked = config.model_type == "vit_mae"
         if self.masked:
             model.config.mask_ratio = 0.0  # else three quarters of the frame are dropped at random
-        mean, std = _statistics(location)
-        self.normalize = Normalize(size, mean, std)
+        self.normalize = Normalize(size, *_statistics(processor, path))
 
     def preprocess(self, frames: Tensor) -> Tensor:
         """uint8 [B, H, W, 3] to normalised float [B, 3, S, S]."""
@@ -85,8 +90,17 @@ class HuggingFaceEncoder(nn.Module):
         return {"name": "embodied.encoders.hf.HuggingFaceEncoder", "path": self._path}
 
 
-def _statistics(location: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the model's image processor; ImageNet's where it has none."""
+def _side(value: Any) -> int | None:
+    """The side of a square given as a number, a pair or `{"height", "width"}`; None for anything else."""
+    if isinstance(value, dict):
+        value = (value.get("height"), value.get("width"))
+    if isinstance(value, (list, tuple)) and len(value) == 2 and value[0] == value[1]:
+        value = value[0]
+    return value if isinstance(value, int) else None
+
+
+def _processor(location: str) -> dict[str, Any]:
+    """The settings of the model's image processor; empty where it has none."""
     from transformers.utils import cached_file
 
     found = cached_file(
@@ -96,9 +110,23 @@ def _statistics(location: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         _raise_exceptions_for_connection_errors=False,
     )
     if found is None:
-        return IMAGENET_MEAN, IMAGENET_STD
-    content = json.loads(Path(found).read_text(encoding="utf-8"))
-    mean, std = content.get("image_mean", IMAGENET_MEAN), content.get("image_std", IMAGENET_STD)
-    if not all(math.isfinite(value) for value in (*mean, *std)):
-        raise UserError(f"{found}: image_mean and image_std must be numbers, got {mean} and {std}")
-    return tuple(mean), tuple(std)
+        return {}
+    try:
+        content = json.loads(Path(found).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{found} is not readable JSON: download the model again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{found} does not describe an image processor: download the model again")
+    return content
+
+
+def _statistics(processor: dict[str, Any], path: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of an image processor; ImageNet's where it has none."""
+    values = []
+    for name, otherwise in (("image_mean", IMAGENET_MEAN), ("image_std", IMAGENET_STD)):
+        value = processor.get(name, otherwise)
+        numbers = isinstance(value, (list, tuple)) and all(isinstance(x, (int, float)) for x in value)
+        if not numbers or len(value) != 3 or not all(math.isfinite(x) for x in value):
+            raise UserError(f"encoder=hf:{path}: its {name} must be three numbers, got {value}")
+        values.append(tuple(float(x) for x in value))
+    return values[0], values[1]

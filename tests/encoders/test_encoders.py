@@ -1,10 +1,12 @@
 """Every built-in encoder keeps the contract; artifacts rebuild; fingerprints see every change; frozen stays frozen."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
 
-from embodied.core.errors import UsageError, UserError
+from embodied.core.errors import MissingExtraError, UsageError, UserError
 from embodied.core.protocols import Encoder
 from embodied.encoders.artifact import build_encoder, fingerprint, freeze, load_artifact, save_encoder
 from embodied.encoders.load import BUILTIN, DEFAULT_FOLDER, load_encoder
@@ -63,6 +65,15 @@ def test_pixels_are_area_means():
     assert tokens[0, 0].tolist() == [1.0, 1.0, 1.0]
     assert tokens[0, 1].tolist() == [-1.0, -1.0, -1.0]
     assert out["pooled"].shape == (1, 768)
+
+
+def test_missing_packages_name_the_extra(monkeypatch):
+    for package in ("timm", "transformers"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=r"embodied-learning\[timm\]"):
+        load_encoder("timm:vit_tiny_patch16_224")
+    with pytest.raises(MissingExtraError, match=r"embodied-learning\[hf\]"):
+        load_encoder("hf:anything")
 
 
 def test_unknown_names_list_near_ones():

@@ -75,6 +75,27 @@ def test_fingerprint_sees_the_weights(tmp_path):
     assert fingerprint(load_encoder(f"hf:{tmp_path / 'a'}")) != fingerprint(load_encoder(f"hf:{tmp_path / 'b'}"))
 
 
+def test_dinov2_takes_the_size_its_processor_crops_to(tmp_path):
+    make_model("dinov2").save_pretrained(tmp_path)  # 32 px in its config
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"crop_size": {"height": 48, "width": 48}}))
+    encoder = load_encoder(f"hf:{tmp_path}")
+    images = encoder.preprocess(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+    assert images.shape == (1, 3, 48, 48)
+    assert encoder.grid == (6, 6)
+    assert encoder(images)[0].shape == (1, 36, 24)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "not readable JSON"), ("[]", "does not describe"), ('{"image_mean": [1, 2]}', "image_mean must be three")],
+)
+def test_a_damaged_processor_gives_one_message(tmp_path, text, message):
+    make_model("vit").save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_encoder(f"hf:{tmp_path}")
+
+
 def test_missing_folder_gives_one_message(tmp_path):
     with pytest.raises(UserError, match="cannot be loaded"):
         load_encoder(f"hf:{tmp_path / 'absent'}")
