@@ -154,7 +154,7 @@ class MetaWorldEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         }
         if images:
             spaces[image_key(camera)] = Box(0, 255, (image_size, image_size, 3), np.uint8)
-        self.observation_space = DictSpace(spaces)
+        self.observation_space: gymnasium.Space[Any] = DictSpace(spaces)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -181,7 +181,7 @@ class MetaWorldEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         truncated = not success and self._steps >= self.horizon
         return self._observation(state), float(reward), success, truncated, {"success": success}
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """The camera's frame, uint8 [S, S, 3]; None without a render mode."""
         return self._frame() if self.render_mode else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -61,8 +61,9 @@ def collect_episode(env: MetaWorldEnv, expert: Expert, *, seed: int, noise_std: 
         kick[GRIPPER] = 0.0
         executed = np.clip(action + kick, -1, 1).astype(np.float32)
         observation, reward, terminated, truncated, info = env.step(executed)
-        for name, value in ((ACTION, action), (REWARD, reward), (SUCCESS, info["success"])):
-            rows[name].append(value)
+        rows[ACTION].append(action)
+        rows[REWARD].append(reward)
+        rows[SUCCESS].append(info["success"])
         rows[DONE].append(terminated or truncated)
     arrays = {name: np.stack(values) for name, values in rows.items()}
     arrays[REWARD] = arrays[REWARD].astype(np.float32)
@@ -76,7 +77,7 @@ def collect_episodes(
     *,
     noise_std: float = 0.0,
     num_workers: int = 0,
-) -> Iterator[Episode]:
+) -> Generator[Episode, None, None]:
     """One episode per seed, in the order of the seeds whatever worker is first; the same for any number of workers.
 
     Args:

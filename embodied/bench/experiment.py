@@ -7,14 +7,14 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from embodied.core.files import cache_folder
-from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, STATE, Reporter, image_key
+from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, STATE, Policy, Reporter, image_key
 from embodied.core.run_folder import RunFolder
 from embodied.core.seeding import derive_seed
 from embodied.datasets.demonstrations import Demonstrations
@@ -213,7 +213,7 @@ def evaluate_checkpoint(
     assert name == "metaworld", name
     with closing(make_vector_env(options, num_envs=max(1, min(workers, len(seeds))))) as environment:
         return evaluate(
-            policy,
+            cast(Policy, policy),
             environment,
             reset_slots,
             seeds,

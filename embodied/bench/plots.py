@@ -63,7 +63,8 @@ def plot_success(outcomes: Sequence[Mapping[str, Any]], interval: Sequence[float
     for success, colour, label in ((True, GREEN, "success"), (False, RED, "failure")):
         points = [(number, row["steps"]) for number, row in enumerate(outcomes, 1) if row["success"] == success]
         if points:
-            axes.scatter(*zip(*points, strict=True), color=colour, label=f"{label} ({len(points)})", s=36)
+            numbers, steps = zip(*points, strict=True)
+            axes.scatter(numbers, steps, color=colour, label=f"{label} ({len(points)})", s=36)
     rate = sum(bool(row["success"]) for row in outcomes) / len(outcomes)
     axes.set_title(f"Success {rate:.0%}, 95 % interval {interval[0]:.0%} to {interval[1]:.0%}")
     axes.set_xlabel("evaluation episode")

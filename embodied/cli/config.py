@@ -96,8 +96,8 @@ def check(verb: str, parsed: Sequence[Override]) -> None:
 
 def setting_names(config: DictConfig, prefix: str = "") -> Iterator[str]:
     """All dotted names in a configuration, inner ones too."""
-    for key in config:
-        name = f"{prefix}{key}"
+    for key in map(str, config):
+        name = prefix + key
         yield name
         if OmegaConf.is_dict(config) and OmegaConf.is_dict(config._get_node(key)):
             yield from setting_names(config[key], prefix=f"{name}.")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from embodied.cli.config import CONFIG_MODULE, compose_config, normalize, parse
@@ -29,7 +30,7 @@ def run_all(verb: str, overrides: Sequence[str], run_once: RunOnce, *, debug: bo
     codes: list[int] = []
 
     def task(config: DictConfig) -> None:
-        chosen = [str(item) for item in hydra.core.hydra_config.HydraConfig.get().overrides.task]
+        chosen = [str(item) for item in HydraConfig.get().overrides.task]
         OmegaConf.resolve(config)
         codes.append(guarded(lambda: run_once(config, chosen), debug=debug))
 

@@ -95,7 +95,8 @@ def finish(config: DictConfig, run: RunFolder, objective: nn.Module, frames: Fra
         metrics=metrics,
         seconds=run.phase_seconds()["pretrain"],
     )
-    save_encoder(objective.encoder.cpu(), run.path / "encoder", card=card)  # type: ignore[union-attr, operator]
+    assert isinstance(objective.encoder, nn.Module)
+    save_encoder(objective.encoder.cpu(), run.path / "encoder", card=card)
 
 
 def open_data(config: DictConfig, reporter: RichReporter) -> FrameDataset:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import count
 from typing import Protocol
 
@@ -47,7 +48,7 @@ class AppendableStore(Protocol):
 class Collector(Protocol):
     """Yields one episode per seed, in the order of the seeds."""
 
-    def __call__(self, seeds: Iterable[int], /) -> Iterator[CollectedEpisode]: ...
+    def __call__(self, seeds: Iterable[int], /) -> Generator[CollectedEpisode, None, None]: ...
 
 
 def collect(
@@ -81,12 +82,11 @@ def collect(
     if done >= episodes:
         return
     start = store.episodes[-1].seed + 1 if done else first_seed
-    stream = _successes(collector(count(start)), only_successes=only_successes, max_failures=max_failures)
-    for _, episode in reporter.track(
-        zip(range(done, episodes), stream, strict=False), total=episodes, description="collect", done=done
-    ):
-        store.append(episode.arrays, task=episode.task, seed=episode.seed, success=episode.success)
-    stream.close()
+    with closing(collector(count(start))) as stream:  # which may hold simulator processes
+        wanted = _successes(stream, only_successes=only_successes, max_failures=max_failures)
+        numbered = zip(range(done, episodes), wanted, strict=False)
+        for _, episode in reporter.track(numbered, total=episodes, description="collect", done=done):
+            store.append(episode.arrays, task=episode.task, seed=episode.seed, success=episode.success)
 
 
 def _successes(

@@ -54,7 +54,8 @@ def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
 def test_seeds_depend_on_seed_and_purpose_alone():
     assert derive_seed(0, "a", 1) == derive_seed(0, "a", 1)
     assert len({derive_seed(0, "a", 1), derive_seed(1, "a", 1), derive_seed(0, "a", 2), derive_seed(0, "b", 1)}) == 4
-    assert torch.equal(torch.rand(3, generator=torch_generator(1, "x")), torch.rand(3, generator=torch_generator(1, "x")))
+    first, second = (torch.rand(3, generator=torch_generator(1, "x")) for _ in range(2))
+    assert torch.equal(first, second)
     assert np.array_equal(numpy_generator(1, "x").random(3), numpy_generator(1, "x").random(3))
 
 
