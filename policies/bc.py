@@ -81,11 +81,17 @@ class BCPolicy(nn.Module):
         self.action_std: Tensor
         self.register_buffer("action_mean", torch.zeros(action_dim))
         self.register_buffer("action_std", torch.ones(action_dim))
+        self.feature_scale: Tensor  # of frame differences, and of frames
+        self.register_buffer("feature_scale", torch.ones(2))
 
     def set_action_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Normalise actions by these (float [A]); a constant action keeps its scale."""
         self.action_mean.copy_(mean)
         self.action_std.copy_(torch.where(std > 1e-4, std, torch.ones_like(std)))
+
+    def set_feature_scale(self, difference: Tensor, present: Tensor) -> None:
+        """Multiply frame differences and features by these (float scalars), see `feature_scales`."""
+        self.feature_scale.copy_(torch.stack([difference, present]))
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Raw frames uint8 [B, H, W, 3] (states float [B, S]) to one feature per frame, [B, *feature_shape]."""
@@ -94,10 +100,19 @@ class BCPolicy(nn.Module):
 
     def predict(self, features: Tensor, proprioception: Tensor) -> Tensor:
         """Normalised action [B, A] from features [B, T, *feature_shape] and proprioception [B, P]."""
-        fused = self.neck(features) if self.neck is not None else flare(features.flatten(2))
+        if self.neck is not None:
+            fused = self.neck(features * self.feature_scale[1])
+        else:
+            fused = self.scale(flare(features.flatten(2)))
         if self.proprioception_dim:
             fused = torch.cat([fused, proprioception], dim=1)
         return self.head(fused)
+
+    def scale(self, fused: Tensor) -> Tensor:
+        """`flare`'s output [B, T * V] with its two parts scaled."""
+        present = fused.shape[1] // self.history
+        parts = fused.split([fused.shape[1] - present, present], dim=1)
+        return torch.cat([part * scale for part, scale in zip(parts, self.feature_scale, strict=True)], dim=1)
 
     def loss(
         self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
@@ -164,6 +179,24 @@ class BCPolicy(nn.Module):
                     f"expected {tuple(expected[name].shape)}"
                 )
         self.load_state_dict(dict(tensors), strict=False)
+
+
+def feature_scales(windows: Tensor) -> tuple[Tensor, Tensor]:
+    """Factors that bring frame differences and features to unit variance on average, for `set_feature_scale`.
+
+    The input BatchNorm adds 1e-5 to every variance, CortexBench's default. Frame differences of a smooth encoder vary
+    less than that and would vanish; one factor for all dimensions keeps their proportions, and dead ones dead.
+
+    Args:
+        windows: float [B, T, ...], a sample of training windows.
+
+    Returns:
+        Scalars: one over the root mean square difference (1 where there is none), one over the standard deviation.
+    """
+    difference = (windows[:, 1:] - windows[:, :-1]).square().mean().sqrt() if windows.shape[1] > 1 else torch.zeros(())
+    deviation = (windows[:, -1] - windows[:, -1].mean(dim=0)).square().mean().sqrt()
+    factors = [torch.where(value > 1e-8, 1 / value, torch.ones(())) for value in (difference, deviation)]
+    return factors[0], factors[1]
 
 
 def feature_name(head: str) -> str:

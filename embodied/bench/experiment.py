@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from embodied.core.files import cache_folder
-from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, STATE, Policy, Reporter, image_key
+from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, FEATURES, STATE, Policy, Reporter, image_key
 from embodied.core.run_folder import RunFolder
 from embodied.core.seeding import derive_seed
 from embodied.datasets.demonstrations import Demonstrations
@@ -24,7 +24,7 @@ from embodied.encoders.artifact import fingerprint
 from embodied.encoders.load import load_encoder
 from embodied.envs.vector import make_vector_env, reset_slots
 from embodied.policies.artifact import build_policy, describe_policy, load_policy
-from embodied.policies.bc import feature_name
+from embodied.policies.bc import feature_name, feature_scales
 from embodied.training.evaluate import Outcome, evaluate
 from embodied.training.imitate import checkpoint_path, checkpoint_steps, imitate, resume_step
 
@@ -33,6 +33,7 @@ SELECTION_SEEDS = 1_000_000
 REPORT_SEEDS = 2_000_000
 PRETRAINING_SEEDS = 3_000_000
 SEEDS_PER_RUN = 1_000
+SCALE_SAMPLES = 512  # windows that the scale of the features is measured on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +152,7 @@ def encode(experiment: Experiment, reporter: Reporter) -> np.ndarray:
         encoder_fingerprint=fingerprint(experiment.frozen_encoder),
         device=experiment.device,
         reporter=reporter,
+        dtype="float32",  # consecutive frames differ by little more than float16 can tell apart
     )
     return cache.array(experiment.feature)[:frames]
 
@@ -171,6 +173,9 @@ def train(experiment: Experiment, run: RunFolder, reporter: Reporter) -> Path:
         torch.manual_seed(derive_seed(experiment.seed, "policy"))
         policy = build_policy(metadata, experiment.frozen_encoder)
     policy.set_action_statistics(*demonstrations.action_statistics())  # type: ignore[operator]
+    if not experiment.trainable:
+        sample = demonstrations.batch(np.linspace(0, frames - 1, min(frames, SCALE_SAMPLES)).astype(np.int64))
+        policy.set_feature_scale(*feature_scales(sample[FEATURES]))  # type: ignore[operator]
     settings = experiment.training
     with run.metrics(keep=resume_step(run.checkpoints)) as log:
         return imitate(

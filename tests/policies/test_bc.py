@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from embodied.core.errors import UsageError
-from embodied.policies.bc import BCPolicy
+from embodied.policies.bc import BCPolicy, feature_scales
 
 
 class TinyEncoder(nn.Module):
@@ -112,6 +112,22 @@ def test_frozen_encoder_is_left_out_of_the_checkpoint_and_a_trained_one_is_in():
 def test_a_checkpoint_of_another_policy_is_refused():
     with pytest.raises(UsageError, match="another policy"):
         make_policy(history=3).load_trained_tensors(make_policy(history=2).trained_tensors())
+
+
+def test_scales_bring_differences_and_features_to_unit_variance():
+    generator = torch.Generator().manual_seed(0)
+    frames = 5 + 0.1 * torch.randn(2000, 1, 4, generator=generator)
+    windows = torch.cat([frames, frames + 1e-4 * torch.randn(2000, 1, 4, generator=generator)], dim=1)
+    difference, present = feature_scales(windows)
+    assert difference.item() == pytest.approx(1e4, rel=0.05)
+    assert present.item() == pytest.approx(10, rel=0.05)
+    assert [scale.item() for scale in feature_scales(torch.ones(3, 1, 2))] == [1.0, 1.0]
+
+
+def test_scaling_leaves_present_features_last():
+    policy = make_policy(history=2)
+    policy.set_feature_scale(torch.tensor(10.0), torch.tensor(2.0))
+    assert policy.scale(torch.tensor([[1.0, 1.0, 1.0, 3.0, 4.0, 5.0]])).tolist() == [[10.0, 10.0, 10.0, 6.0, 8.0, 10.0]]
 
 
 def test_history_must_be_positive():
