@@ -2,8 +2,8 @@
 
     python benchmarks/encoders_table.py FOLDER          (2 CPU cores: about an hour; again: goes on where it stopped)
 
-Every cell is one `embodied train` with the same protocol; `scratch` alone trains with smaller batches, since it has to
-push every frame through its network at every step. Cells run side by side, one thread each. Writes FOLDER/table.json,
+Every cell is one `embodied train` with the same protocol; `scratch` alone trains with smaller batches (64 instead of
+256), since it has to push every frame through its network at every step. Cells run side by side, one thread each. Writes FOLDER/table.json,
 table.md and table.png from the summaries of the runs.
 """
 
@@ -53,6 +53,7 @@ def run_cell(folder: Path, line: Line, task: str, seed: int) -> Path:
         command = [
             *(sys.executable, "-m", "embodied", "train", f"task={task}", f"encoder={line.encoder}", f"seed={seed}"),
             *(f"policy.head={line.head}", f"run={run}", "resume=true", "workers=1", "device=cpu", *line.extra),
+            "evaluate.selection_episodes=0",  # the final checkpoint is the number; this halves the time
         ]
         # Two cells that start together collect the same demonstrations: the store's lock lets one of them fail, and
         # `make_stores` has filled the cache before.
@@ -71,7 +72,7 @@ def make_stores(folder: Path) -> None:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1]).resolve()
+    folder = Path(sys.argv[1]).resolve()  # encoders named after it restrict the rows
     wanted = [line for line in LINES if len(sys.argv) < 3 or line.encoder in sys.argv[2:]]
     make_stores(folder)
     cells = [(line, task, seed) for seed in SEEDS for line in wanted for task in TASKS]
