@@ -3,8 +3,8 @@
     python benchmarks/encoders_table.py FOLDER          (2 CPU cores: about an hour; again: goes on where it stopped)
 
 Every cell is one `embodied train` with the same protocol; `scratch` alone trains with smaller batches (64 instead of
-256), since it has to push every frame through its network at every step. Cells run side by side, one thread each. Writes FOLDER/table.json,
-table.md and table.png from the summaries of the runs.
+256), since it has to push every frame through its network at every step. Cells run side by side, one thread each.
+Writes FOLDER/table.json, table.md and table.png from the summaries of the runs.
 """
 
 from __future__ import annotations

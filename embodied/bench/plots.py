@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from embodied.core.files import atomic_path
 
@@ -69,7 +70,8 @@ def plot_success(outcomes: Sequence[Mapping[str, Any]], interval: Sequence[float
     axes.set_title(f"Success {rate:.0%}, 95 % interval {interval[0]:.0%} to {interval[1]:.0%}")
     axes.set_xlabel("evaluation episode")
     axes.set_ylabel("steps")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.08 * max(row["steps"] for row in outcomes))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     # Beside the points: failures lie at the top edge, successes anywhere below.
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     _save(figure, path)
