@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +64,7 @@ def main() -> None:
     for norm_pix in (False, True):
         torch.manual_seed(0)
         objective = MAE(ViTEncoder(), norm_pix=norm_pix, crop_scale=(0.8, 1.0))
-        records: list[dict[str, float]] = []
+        records: list[Mapping[str, Any]] = []
         with tempfile.TemporaryDirectory() as folder:
             pretrain(
                 objective,

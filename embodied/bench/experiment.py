@@ -9,10 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+import gymnasium
 import numpy as np
 import torch
 from torch import nn
 
+from embodied.core.errors import UsageError
 from embodied.core.files import cache_folder
 from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, FEATURES, STATE, Policy, Reporter, image_key
 from embodied.core.run_folder import RunFolder
@@ -25,7 +27,7 @@ from embodied.encoders.load import load_encoder
 from embodied.envs.vector import make_vector_env, reset_slots
 from embodied.policies.artifact import build_policy, describe_policy, load_policy
 from embodied.policies.bc import feature_name, feature_scales
-from embodied.training.evaluate import Outcome, evaluate
+from embodied.training.evaluate import Outcome, SlotEnvironment, evaluate
 from embodied.training.imitate import checkpoint_path, checkpoint_steps, imitate, resume_step
 
 # First seeds of the episodes of each purpose: they never meet, so nothing is reported on what was trained or chosen on.
@@ -196,37 +198,57 @@ def train(experiment: Experiment, run: RunFolder, reporter: Reporter) -> Path:
 
 
 def episode_seeds(first: int, seed: int, episodes: int) -> list[int]:
-    """Environment seeds of a run's episodes, disjoint between purposes and between runs with different seeds."""
+    """Environment seeds of a run's episodes, disjoint between purposes and between runs with different seeds.
+
+    Raises:
+        UsageError: the seed or the number of episodes would reach into the seeds of another purpose or run.
+    """
+    if not 0 <= seed < SEEDS_PER_RUN:
+        raise UsageError(f"seed must be in [0, {SEEDS_PER_RUN}), got {seed}")
+    if not 1 <= episodes <= SEEDS_PER_RUN:
+        raise UsageError(f"episodes must be in [1, {SEEDS_PER_RUN}], got {episodes}")
     return [first + SEEDS_PER_RUN * seed + number for number in range(episodes)]
+
+
+def open_simulators(
+    path: Path, *, device: torch.device, count: int, frames: bool
+) -> closing[gymnasium.vector.VectorEnv[Any, Any, Any]]:
+    """The environments that a policy file was trained for, `count` side by side, to be used in a `with`.
+
+    Args:
+        path: the policy file.
+        device: where it will run.
+        count: environments; at least one.
+        frames: render even if the policy does not look.
+    """
+    policy, metadata = load_policy(path, device=device)
+    looks = getattr(policy.encoder, "modality", "image") == "image"
+    options = {key: value for key, value in metadata["env"].items() if key != "name"}
+    return closing(make_vector_env({**options, "images": frames or looks}, num_envs=max(1, count)))
 
 
 def evaluate_checkpoint(
     path: Path,
     seeds: Sequence[int],
+    simulators: gymnasium.vector.VectorEnv[Any, Any, Any],
     *,
     device: torch.device,
-    workers: int,
     reporter: Reporter,
     description: str,
     record: bool = False,
 ) -> list[Outcome]:
-    """Closed-loop episodes of a policy file, in the environment that it was trained for."""
+    """Closed-loop episodes of a policy file; with `record` the first success and failure keep their frames."""
     policy, metadata = load_policy(path, device=device)
-    state_based = getattr(policy.encoder, "modality", "image") == "state"
-    options = {**metadata["env"], "images": record or not state_based}
-    name = options.pop("name")
-    assert name == "metaworld", name
-    with closing(make_vector_env(options, num_envs=max(1, min(workers, len(seeds))))) as environment:
-        return evaluate(
-            cast(Policy, policy),
-            environment,
-            reset_slots,
-            seeds,
-            device=device,
-            reporter=reporter,
-            description=description,
-            record_key=image_key(str(options["camera"])) if record else None,
-        )
+    return evaluate(
+        cast(Policy, policy),
+        cast(SlotEnvironment, simulators),
+        reset_slots,
+        seeds,
+        device=device,
+        reporter=reporter,
+        description=description,
+        record_key=image_key(str(metadata["env"]["camera"])) if record else None,
+    )
 
 
 def select(experiment: Experiment, run: RunFolder, reporter: Reporter) -> dict[str, Any] | None:
@@ -234,29 +256,38 @@ def select(experiment: Experiment, run: RunFolder, reporter: Reporter) -> dict[s
     if not experiment.selection_episodes:
         return None
     seeds = episode_seeds(SELECTION_SEEDS, experiment.seed, experiment.selection_episodes)
+    steps = checkpoint_steps(experiment.training.steps, experiment.training.checkpoints)
     tried = []
-    for step in checkpoint_steps(experiment.training.steps, experiment.training.checkpoints):
-        outcomes = evaluate_checkpoint(
-            checkpoint_path(run.checkpoints, step),
-            seeds,
-            device=experiment.device,
-            workers=experiment.workers,
-            reporter=reporter,
-            description=f"select {step}",
-        )
-        tried.append({"step": step, "success_rate": float(np.mean([outcome.success for outcome in outcomes]))})
+    count = min(experiment.workers, len(seeds))
+    with open_simulators(
+        checkpoint_path(run.checkpoints, steps[-1]), device=experiment.device, count=count, frames=False
+    ) as simulators:
+        for step in steps:
+            outcomes = evaluate_checkpoint(
+                checkpoint_path(run.checkpoints, step),
+                seeds,
+                simulators,
+                device=experiment.device,
+                reporter=reporter,
+                description=f"select {step}",
+            )
+            tried.append({"step": step, "success_rate": float(np.mean([outcome.success for outcome in outcomes]))})
     best = max(tried, key=lambda row: (row["success_rate"], row["step"]))
     return {**best, "episodes": len(seeds), "seeds": seeds, "checkpoints": tried}
 
 
 def report_final(experiment: Experiment, run: RunFolder, reporter: Reporter) -> list[Outcome]:
     """The episodes that are reported: the final checkpoint on fresh seeds, with frames to show."""
-    return evaluate_checkpoint(
-        checkpoint_path(run.checkpoints, experiment.training.steps),
-        episode_seeds(REPORT_SEEDS, experiment.seed, experiment.episodes),
-        device=experiment.device,
-        workers=experiment.workers,
-        reporter=reporter,
-        description="evaluate",
-        record=True,
-    )
+    path = checkpoint_path(run.checkpoints, experiment.training.steps)
+    seeds = episode_seeds(REPORT_SEEDS, experiment.seed, experiment.episodes)
+    count = min(experiment.workers, len(seeds))
+    with open_simulators(path, device=experiment.device, count=count, frames=True) as simulators:
+        return evaluate_checkpoint(
+            path,
+            seeds,
+            simulators,
+            device=experiment.device,
+            reporter=reporter,
+            description="evaluate",
+            record=True,
+        )

@@ -14,7 +14,7 @@ import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
 
-from embodied.bench.experiment import REPORT_SEEDS, episode_seeds, evaluate_checkpoint
+from embodied.bench.experiment import REPORT_SEEDS, episode_seeds, evaluate_checkpoint, open_simulators
 from embodied.bench.statistics import wilson_interval
 from embodied.cli.config import compose_config, positive
 from embodied.cli.reporter import RichReporter
@@ -33,14 +33,11 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
     console = Console()
     path = policy_path(RunFolder.open(Path(config.run).expanduser()), str(config.checkpoint))
     reporter, watch = RichReporter(console), Stopwatch()
-    with reporter.phase("evaluate"):
+    device, chosen = resolve_device(str(config.device)), seeds(config)
+    count = min(resolve_workers(config.workers), len(chosen))
+    with reporter.phase("evaluate"), open_simulators(path, device=device, count=count, frames=False) as simulators:
         outcomes = evaluate_checkpoint(
-            path,
-            seeds(config),
-            device=resolve_device(str(config.device)),
-            workers=resolve_workers(config.workers),
-            reporter=reporter,
-            description="evaluate",
+            path, chosen, simulators, device=device, reporter=reporter, description="evaluate"
         )
     successes = sum(outcome.success for outcome in outcomes)
     low, high = wilson_interval(successes, len(outcomes))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from embodied.bench.experiment import Experiment, Training
+from embodied.bench.experiment import REPORT_SEEDS, SELECTION_SEEDS, Experiment, Training, episode_seeds
 from embodied.cli.config import positive
 from embodied.core.errors import UsageError, unknown_name
 from embodied.core.files import cache_folder, hash_json
@@ -79,6 +79,12 @@ def make_experiment(config: DictConfig) -> Experiment:
         raise unknown_name("policy.head", str(config.policy.head), HEADS)
     if not isinstance(config.evaluate.selection_episodes, int) or config.evaluate.selection_episodes < 0:
         raise UsageError(f"evaluate.selection_episodes must be 0 or more, got {config.evaluate.selection_episodes!r}")
+    episode_seeds(REPORT_SEEDS, int(config.seed), int(config.episodes))  # refuses what would reach into other seeds
+    last = int(config.collect.seed) + int(config.demos)
+    if not 0 <= int(config.collect.seed) <= last < SELECTION_SEEDS:
+        raise UsageError(
+            f"collect.seed must be in [0, {SELECTION_SEEDS - int(config.demos)}), got {config.collect.seed}"
+        )
     policy = OmegaConf.to_container(config.policy, resolve=True)
     assert isinstance(policy, dict), type(policy)
     arguments = {str(key): value for key, value in policy.items() if key != "_target_"}
