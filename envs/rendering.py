@@ -24,6 +24,7 @@ FIXES = {
     "egl": "apt-get install -y libegl1 libgl1 libopengl0 libegl-mesa0 libgl1-mesa-dri",
     "osmesa": "apt-get install -y libosmesa6",
 }
+_CHECKED = "EMBODIED_GL_CHECKED"  # environment variable: the backend that this process or its parent has tried
 _PROBE = """
 import mujoco
 model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><geom size="1"/></worldbody></mujoco>')
@@ -79,27 +80,28 @@ def select_gl_backend() -> str:
     Raises:
         UserError: neither works; the message has the command that installs one.
     """
-    chosen = os.environ.get("MUJOCO_GL", "").lower()
-    if chosen not in ("egl", "osmesa"):
-        if chosen:  # glfw, disabled, ...: what the user wants
-            return chosen
-        reports = []
-        for name in FIXES:
-            reports.append(probe(name))
-            if reports[-1].works:
-                chosen = name
-                break
-        else:
-            reasons = "; ".join(f"{report.name}: {report.detail}" for report in reports)
-            raise UserError(
-                f"no GL library can render off-screen ({reasons}). Install one: {FIXES['osmesa']} (with sudo if you "
-                "are not root), or see embodied doctor"
-            )
-        os.environ["MUJOCO_GL"] = chosen
-    os.environ.setdefault("PYOPENGL_PLATFORM", chosen)
+    wanted = os.environ.get("MUJOCO_GL", "").lower()
+    if wanted and wanted not in FIXES:  # glfw, disabled, ...: what the user wants
+        return wanted
+    if not wanted or os.environ.get(_CHECKED) != wanted:
+        wanted = _first_that_works([wanted] if wanted else list(FIXES))
+        os.environ["MUJOCO_GL"] = os.environ[_CHECKED] = wanted  # child processes need not try again
+    os.environ.setdefault("PYOPENGL_PLATFORM", wanted)
     # One thread per simulator: there are as many simulators as cores, and llvmpipe's threads only fight over them.
     os.environ.setdefault("LP_NUM_THREADS", "1")
-    return chosen
+    return wanted
+
+
+def _first_that_works(names: list[str]) -> str:
+    reports = []
+    for name in names:
+        reports.append(probe(name))
+        if reports[-1].works:
+            return name
+    reasons = "; ".join(f"{report.name}: {report.detail}" for report in reports)
+    wish = f"MUJOCO_GL={names[0]} does not work here" if len(names) == 1 else "no GL library can render off-screen"
+    fix = reports[-1].fix
+    raise UserError(f"{wish} ({reasons}). Install one: {fix} (with sudo if you are not root), or see embodied doctor")
 
 
 class FrameRenderer:

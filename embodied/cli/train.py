@@ -23,6 +23,7 @@ from embodied.cli.reporter import RichReporter, closing_table
 from embodied.cli.settings import make_experiment
 from embodied.core.protocols import Reporter
 from embodied.core.run_folder import RunFolder, Stopwatch, config_hash, latest_run, next_run_path
+from embodied.encoders.load import load_encoder
 
 
 def main(arguments: Sequence[str], *, debug: bool) -> int:
@@ -40,6 +41,8 @@ def train_once(config: DictConfig, overrides: Sequence[str]) -> int:
     """One run, from the demonstrations to the report."""
     console = Console()
     experiment = make_experiment(config)
+    # Before anything is collected or written: a misspelt or damaged encoder would show only after minutes.
+    load_encoder(experiment.encoder, state_dim=1)
     run = open_run(config, experiment, command=shlex.join(["embodied", "train", *overrides]))
     console.print(f"run folder [bold]{run.path}[/]", highlight=False)
     reporter = RichReporter(console)

@@ -23,7 +23,13 @@ def save_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], metadata: M
     plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
     header = {"format": FORMAT, "metadata": json.dumps(dict(metadata), sort_keys=True)}
     with atomic_path(path) as temporary:
-        safetensors.torch.save_file(plain, temporary, metadata=header)
+        try:
+            safetensors.torch.save_file(plain, temporary, metadata=header)
+        except SafetensorError as error:
+            # The library hides the operating system's error; a full disk is the one that users meet.
+            raise UserError(
+                f"{path} cannot be written ({error}): free some space, then go on with resume=true"
+            ) from error
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

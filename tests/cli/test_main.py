@@ -42,6 +42,8 @@ def test_version(capsys):
     [
         (["trian"], 2, "unknown command 'trian': did you mean train"),
         (["train", "task=hamer-v3"], 2, "did you mean hammer-v3"),
+        (["train", "encoder=pixel"], 2, "did you mean pixels"),
+        (["train", "encoder=path=/absent"], 1, "there is no such folder"),
         (["train", "tsak=hammer-v3"], 2, "did you mean task"),
         (["train", "-m", "seed=0,1", "task=hamer-v3,reach-v3", "tsak=3"], 2, "did you mean task"),
         (["evaluate"], 2, "which run?"),

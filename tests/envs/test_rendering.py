@@ -9,8 +9,10 @@ from embodied.envs.rendering import FrameRenderer, GLBackend, select_gl_backend
 
 
 def answer(monkeypatch, **works):
-    monkeypatch.setattr(rendering, "probe", lambda name: GLBackend(name, works[name], "no such library", "fix it"))
-    for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM", "LP_NUM_THREADS"):
+    monkeypatch.setattr(
+        rendering, "probe", lambda name: GLBackend(name, works[name], "no such library", rendering.FIXES[name])
+    )
+    for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM", "LP_NUM_THREADS", "EMBODIED_GL_CHECKED"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -23,14 +25,32 @@ def test_takes_the_first_that_works_and_tells_child_processes(monkeypatch):
 
 
 def test_the_users_choice_stands(monkeypatch):
-    answer(monkeypatch, egl=False, osmesa=False)
+    answer(monkeypatch, egl=True, osmesa=True)
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     assert select_gl_backend() == "osmesa"
+    monkeypatch.setenv("MUJOCO_GL", "glfw")
+    assert select_gl_backend() == "glfw"
+
+
+def test_a_choice_that_does_not_work_is_refused(monkeypatch):
+    answer(monkeypatch, egl=True, osmesa=False)
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    with pytest.raises(UserError, match=r"MUJOCO_GL=osmesa does not work here .osmesa: no such library"):
+        select_gl_backend()
+
+
+def test_child_processes_do_not_try_again(monkeypatch):
+    answer(monkeypatch, egl=True, osmesa=True)
+    assert select_gl_backend() == "egl"
+    answer_again = []
+    monkeypatch.setattr(rendering, "probe", answer_again.append)
+    assert select_gl_backend() == "egl"
+    assert answer_again == []
 
 
 def test_without_any_the_message_has_the_command(monkeypatch):
     answer(monkeypatch, egl=False, osmesa=False)
-    with pytest.raises(UserError, match="apt-get install -y libosmesa6"):
+    with pytest.raises(UserError, match=r"no GL library can render off-screen .* apt-get install -y libosmesa6"):
         select_gl_backend()
 
 
