@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
 
 import hydra
@@ -12,8 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from embodied.cli.config import CONFIG_MODULE, compose_config, normalize, parse
 from embodied.cli.main import guarded
-
-RunOnce = Callable[[DictConfig, Sequence[str]], int]
+from embodied.cli.runs import RunOnce
 
 
 def run_all(verb: str, overrides: Sequence[str], run_once: RunOnce, *, debug: bool) -> int:

@@ -18,11 +18,12 @@ from torch import nn
 
 from embodied.bench.plots import plot_learning_curve
 from embodied.bench.pretraining import draw_reconstructions, model_card
-from embodied.cli.config import compose_config, identity, positive
+from embodied.cli.config import positive
 from embodied.cli.reporter import RichReporter
+from embodied.cli.runs import open_run, run_verb
 from embodied.cli.settings import resolve_cache, resolve_device
 from embodied.core.errors import UsageError
-from embodied.core.run_folder import RunFolder, Stopwatch, config_hash, latest_run, next_run_path, read_metrics
+from embodied.core.run_folder import RunFolder, Stopwatch, read_metrics
 from embodied.core.seeding import derive_seed
 from embodied.datasets.episode_index import is_store
 from embodied.datasets.frames import FrameDataset, open_frames
@@ -33,13 +34,7 @@ from embodied.training.pretrain import pretrain, resume_step
 
 def main(arguments: Sequence[str], *, debug: bool) -> int:
     """`embodied pretrain`, with `-m` one run per combination of values."""
-    multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
-    overrides = [argument for argument in arguments if argument not in multirun]
-    if multirun:
-        from embodied.cli.multirun import run_all
-
-        return run_all("pretrain", overrides, pretrain_once, debug=debug)
-    return pretrain_once(compose_config("pretrain", overrides), overrides)
+    return run_verb("pretrain", arguments, pretrain_once, debug=debug)
 
 
 def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
@@ -51,7 +46,8 @@ def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
     with reporter.phase("data"):
         frames = open_data(config, reporter)
     command = shlex.join(["embodied", "pretrain", *overrides])
-    run = open_run(config, command)
+    name = f"pretrain-{str(config.objective._target_).rsplit('.', 1)[-1].lower()}-seed{config.seed}"
+    run = open_run(config, name, command=command)
     console.print(f"{len(frames)} frames; run folder [bold]{run.path}[/]", highlight=False)
     objective = build_objective(config)
     sampler = frames.sampler(batch_size=int(config.train.batch_size), seed=derive_seed(int(config.seed), "frames"))
@@ -142,18 +138,3 @@ def build_objective(config: DictConfig) -> nn.Module:
         except (ValueError, hydra.errors.InstantiationException) as error:
             reason = error.__cause__ or error
             raise UsageError(f"objective or encoder: {str(reason).splitlines()[0]}") from error
-
-
-def open_run(config: DictConfig, command: str) -> RunFolder:
-    """A new run folder, or with `resume` the newest one made with the same settings."""
-    decisive = config_hash(identity(config))
-    name = f"pretrain-{str(config.objective._target_).rsplit('.', 1)[-1].lower()}-seed{config.seed}"
-    root = Path(config.root)
-    if config.resume:
-        found = Path(config.run) if config.run else latest_run(root, name, decisive)
-        if found is not None and found.exists():
-            run = RunFolder.open(found)
-            run.require(decisive)
-            return run
-    path = Path(config.run) if config.run else next_run_path(root, name)
-    return RunFolder.create(path, config_yaml=OmegaConf.to_yaml(config), config_hash=decisive, command=command)

@@ -12,29 +12,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from embodied.bench.experiment import Experiment, encode, report_final, select, train
 from embodied.bench.results import save_outcomes, summarize, write_results
 from embodied.cli.collect import collect_into
-from embodied.cli.config import compose_config, identity
 from embodied.cli.reporter import RichReporter, closing_table
+from embodied.cli.runs import open_run, run_verb
 from embodied.cli.settings import make_experiment
 from embodied.core.protocols import Reporter
-from embodied.core.run_folder import RunFolder, Stopwatch, config_hash, latest_run, next_run_path
+from embodied.core.run_folder import RunFolder, Stopwatch
 from embodied.encoders.load import load_encoder
 
 
 def main(arguments: Sequence[str], *, debug: bool) -> int:
     """`embodied train`, with `-m` one run per combination of values."""
-    multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
-    overrides = [argument for argument in arguments if argument not in multirun]
-    if multirun:
-        from embodied.cli.multirun import run_all
-
-        return run_all("train", overrides, train_once, debug=debug)
-    return train_once(compose_config("train", overrides), overrides)
+    return run_verb("train", arguments, train_once, debug=debug)
 
 
 def train_once(config: DictConfig, overrides: Sequence[str]) -> int:
@@ -43,7 +37,7 @@ def train_once(config: DictConfig, overrides: Sequence[str]) -> int:
     experiment = make_experiment(config)
     # Before anything is collected or written: a misspelt or damaged encoder would show only after minutes.
     load_encoder(experiment.encoder, state_dim=1)
-    run = open_run(config, experiment, command=shlex.join(["embodied", "train", *overrides]))
+    run = open_run(config, run_name(config), command=shlex.join(["embodied", "train", *overrides]))
     console.print(f"run folder [bold]{run.path}[/]", highlight=False)
     reporter = RichReporter(console)
     summary = run_phases(config, experiment, run, reporter)
@@ -51,20 +45,10 @@ def train_once(config: DictConfig, overrides: Sequence[str]) -> int:
     return 0
 
 
-def open_run(config: DictConfig, experiment: Experiment, *, command: str) -> RunFolder:
-    """A new run folder, or with `resume` the newest one made with the same settings."""
-    decisive = config_hash(identity(config))
-    encoder = "".join(letter if letter.isalnum() else "-" for letter in Path(experiment.encoder).name)[-40:]
-    name = f"{config.task}-{encoder}-{config.policy.head}-seed{config.seed}"
-    root = Path(config.root)
-    if config.resume:
-        found = Path(config.run) if config.run else latest_run(root, name, decisive)
-        if found is not None and found.exists():
-            run = RunFolder.open(found)
-            run.require(decisive)
-            return run
-    path = Path(config.run) if config.run else next_run_path(root, name)
-    return RunFolder.create(path, config_yaml=OmegaConf.to_yaml(config), config_hash=decisive, command=command)
+def run_name(config: DictConfig) -> str:
+    """`<task>-<encoder>-<head>-seed<seed>`; of a path the last part."""
+    encoder = "".join(letter if letter.isalnum() else "-" for letter in Path(str(config.encoder)).name)[-40:]
+    return f"{config.task}-{encoder}-{config.policy.head}-seed{config.seed}"
 
 
 def run_phases(config: DictConfig, experiment: Experiment, run: RunFolder, reporter: Reporter) -> dict[str, Any]:
