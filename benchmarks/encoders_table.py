@@ -22,7 +22,7 @@ from embodied.bench.statistics import seeds_interval
 from embodied.core.files import write_json, write_text
 
 TASKS = ("hammer-v3", "assembly-v3")
-SEEDS = (0, 1, 2)
+SEEDS = (1, 2, 3)  # the protocol was chosen while looking at episodes of seed 0
 
 
 class Line(NamedTuple):
