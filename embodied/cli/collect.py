@@ -17,6 +17,7 @@ from rich.console import Console
 from embodied.cli.config import compose_config, positive
 from embodied.cli.reporter import RichReporter
 from embodied.cli.settings import env_options, resolve_workers, store_path
+from embodied.core.errors import UsageError
 from embodied.core.protocols import Reporter
 from embodied.core.run_folder import versions
 from embodied.datasets.episode_store import EpisodeStore, KeySpec
@@ -46,16 +47,16 @@ def collect_into(path: Path, config: DictConfig, *, episodes: int, reporter: Rep
     """The store at `path` with at least `episodes` episodes made with these settings."""
     options = env_options(config)
     options.pop("name")
+    made = provenance(config, options)
     if path.exists():
         store = EpisodeStore.open(path)
+        require_same(store, made, path)
         if len(store) >= episodes:
             return store
         store = EpisodeStore.open(path, mode="a")
     else:
         size = int(options["image_size"])
-        store = EpisodeStore.create(
-            path, keys=store_keys(options, size), fps=FPS, robot="sawyer", provenance=provenance(config, options)
-        )
+        store = EpisodeStore.create(path, keys=store_keys(options, size), fps=FPS, robot="sawyer", provenance=made)
     collect(
         store,
         partial(
@@ -72,6 +73,18 @@ def collect_into(path: Path, config: DictConfig, *, episodes: int, reporter: Rep
     )
     store.close()
     return EpisodeStore.open(path)
+
+
+def require_same(store: EpisodeStore, made: dict[str, Any], path: Path) -> None:
+    """Refuse to add episodes to a store that was made with other settings."""
+    for part in ("env", "collect"):
+        before, now = dict(store.provenance.get(part, {})), made[part]
+        differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        if differing:
+            name = differing[0]
+            raise UsageError(
+                f"{path} was made with {part}.{name}={before.get(name)}, not {now.get(name)}: choose another store="
+            )
 
 
 def store_keys(options: dict[str, Any], size: int) -> dict[str, KeySpec]:
