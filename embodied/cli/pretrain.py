@@ -22,14 +22,14 @@ from embodied.cli.config import positive
 from embodied.cli.reporter import RichReporter
 from embodied.cli.runs import open_run, run_verb
 from embodied.cli.settings import resolve_cache, resolve_device
-from embodied.core.errors import UsageError
+from embodied.core.errors import UsageError, unknown_name
 from embodied.core.run_folder import RunFolder, Stopwatch, read_metrics
 from embodied.core.seeding import derive_seed
 from embodied.datasets.episode_index import is_store
 from embodied.datasets.frames import FrameDataset, open_frames
 from embodied.encoders.artifact import save_encoder
 from embodied.encoders.vit import ViTEncoder
-from embodied.training.pretrain import pretrain, resume_step
+from embodied.training.pretrain import PRECISIONS, pretrain, resume_step
 
 
 def main(arguments: Sequence[str], *, debug: bool) -> int:
@@ -42,6 +42,9 @@ def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
     positive(config, "train.steps", "train.batch_size", "train.checkpoint_every", "encoder.image_size")
     console = Console()
     device = resolve_device(str(config.device))
+    if config.train.precision not in PRECISIONS:
+        raise unknown_name("train.precision", str(config.train.precision), PRECISIONS)
+    objective = build_objective(config)  # before anything is written: it checks its settings
     reporter = RichReporter(console)
     with reporter.phase("data"):
         frames = open_data(config, reporter)
@@ -49,7 +52,6 @@ def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
     name = f"pretrain-{str(config.objective._target_).rsplit('.', 1)[-1].lower()}-seed{config.seed}"
     run = open_run(config, name, command=command)
     console.print(f"{len(frames)} frames; run folder [bold]{run.path}[/]", highlight=False)
-    objective = build_objective(config)
     sampler = frames.sampler(batch_size=int(config.train.batch_size), seed=derive_seed(int(config.seed), "frames"))
     watch = Stopwatch()
     with reporter.phase("pretrain"), run.metrics(keep=resume_step(run.checkpoints)) as log:

@@ -21,6 +21,7 @@ ReadBatch = Callable[[int], np.ndarray]
 """The frames uint8 [B, S, S, 3] of a step, counted from 0; a pure function, so that resuming replays nothing."""
 
 STATE = "state.safetensors"
+PRECISIONS = ("fp32", "bf16")
 
 
 def learning_rate_factor(step: int, *, warmup_steps: int, steps: int) -> float:
@@ -89,7 +90,7 @@ def pretrain(
     Raises:
         UserError: the loss is not finite.
     """
-    if precision not in ("fp32", "bf16"):
+    if precision not in PRECISIONS:
         raise UsageError(f"train.precision must be fp32 or bf16, got {precision!r}")
     # Autocast is ours: accelerate fixes its own once per process, and a sweep over precisions runs in one process.
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")

@@ -1,0 +1,94 @@
+"""`embodied pretrain`, whole: from pictures and stores to an encoder that `embodied train` takes."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from embodied.cli.main import main
+from embodied.core.run_folder import read_metrics
+from embodied.datasets.episode_store import EpisodeStore, KeySpec
+from embodied.encoders.artifact import fingerprint
+from embodied.encoders.load import load_encoder
+
+SETTINGS = [
+    *("encoder.image_size=32", "encoder.patch_size=8", "encoder.width=24", "encoder.depth=1", "encoder.heads=3"),
+    *("objective.decoder_width=16", "objective.decoder_depth=1", "objective.decoder_heads=2"),
+    *("train.steps=6", "train.batch_size=4", "train.warmup_steps=2", "train.checkpoint_every=3", "device=cpu"),
+]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(6):
+        Image.fromarray(random.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def stores(tmp_path):
+    for name in ("a", "b"):
+        store = EpisodeStore.create(
+            tmp_path / "stores" / name, keys={"observation.images.top": KeySpec("uint8", (32, 32, 3))}, fps=10.0
+        )
+        frames = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+        store.append({"observation.images.top": frames}, task="look", seed=0, success=True)
+        store.close()
+    return tmp_path / "stores"
+
+
+def pretrain(tmp_path, *more):
+    return main(["pretrain", *SETTINGS, f"root={tmp_path / 'runs'}", *more])
+
+
+def test_makes_an_encoder_from_photos_and_a_folder_of_stores(tmp_path, photos, stores):
+    assert pretrain(tmp_path, f"data=[{photos},{stores}]", "weights=[0.5,0.5]") == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    encoder = load_encoder(str(run / "encoder"))
+    assert encoder.grid == (4, 4)
+    card = (run / "encoder" / "README.md").read_text()
+    assert "embodied pretrain" in card
+    assert "**Frames:** 16" in card
+    assert np.asarray(Image.open(run / "plots" / "reconstructions.png")).shape == (96, 8 * 32, 3)
+    assert (run / "plots" / "loss.png").is_file()
+    assert [record["step"] for record in read_metrics(run / "metrics.jsonl")] == [3, 6]
+
+
+def test_same_seed_same_encoder_and_resuming_a_finished_run_changes_nothing(tmp_path, photos):
+    for _ in range(2):
+        assert pretrain(tmp_path, f"data={photos}") == 0
+    assert pretrain(tmp_path, f"data={photos}", "resume=true") == 0
+    runs = sorted((tmp_path / "runs").iterdir())
+    assert [run.name for run in runs] == ["pretrain-mae-seed0", "pretrain-mae-seed0-2"]
+    prints = {fingerprint(load_encoder(str(run / "encoder"))) for run in runs}
+    assert len(prints) == 1
+    assert json.loads((runs[1] / "phases" / "pretrain.json").read_text())["seconds"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["weights=[1,2]"], "weights: expected 1 numbers"),
+        (["encoder.patch_size=7"], "image_size must be a multiple of patch_size=7"),
+        (["objective.mask_ratio=1.5"], "mask_ratio must be in (0, 1), got 1.5"),
+        (["train.precision=fp8"], "unknown train.precision 'fp8': choose one of bf16, fp32"),
+        (["train.steps=0"], "train.steps must be a whole number"),
+    ],
+)
+def test_wrong_settings_say_what_is_right(tmp_path, photos, capsys, settings, message):
+    assert pretrain(tmp_path, f"data={photos}", *settings) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path, photos, capsys):
+    (photos / "broken.png").write_bytes(b"no picture")
+    assert pretrain(tmp_path, f"data={photos}") == 1
+    assert "broken.png" in capsys.readouterr().err.replace("\n", "")
+    assert pretrain(tmp_path, f"data={photos}", "on_error=skip") == 0
