@@ -24,6 +24,22 @@ FIXES = {
     "egl": "apt-get install -y libegl1 libgl1 libopengl0 libegl-mesa0 libgl1-mesa-dri",
     "osmesa": "apt-get install -y libosmesa6",
 }
+OTHERS = (
+    "glfw",
+    "glx",
+    "wgl",
+    "cgl",
+    "off",
+    "disable",
+    "disabled",
+    "false",
+    "0",
+    "on",
+    "enable",
+    "enabled",
+    "true",
+    "1",
+)
 _CHECKED = "EMBODIED_GL_CHECKED"  # environment variable: the backend that this process or its parent has tried
 _PROBE = """
 import mujoco
@@ -82,6 +98,8 @@ def select_gl_backend() -> str:
     """
     wanted = os.environ.get("MUJOCO_GL", "").lower()
     if wanted and wanted not in FIXES:  # glfw, disabled, ...: what the user wants
+        if wanted not in OTHERS:
+            raise unknown_name("value of the environment variable MUJOCO_GL", wanted, [*FIXES, "glfw"])
         return wanted
     if not wanted or os.environ.get(_CHECKED) != wanted:
         wanted = _first_that_works([wanted] if wanted else list(FIXES))

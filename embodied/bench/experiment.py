@@ -12,9 +12,9 @@ from typing import Any, cast
 import gymnasium
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from embodied.core.errors import UsageError
+from embodied.core.errors import UsageError, unknown_name
 from embodied.core.files import cache_folder
 from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, FEATURES, STATE, Policy, Reporter, image_key
 from embodied.core.run_folder import RunFolder
@@ -110,11 +110,8 @@ class Experiment:
     @cached_property
     def feature_shape(self) -> tuple[int, ...]:
         """Shape of one frame's feature, found by encoding one frame."""
-        key = self.input_key
-        inputs = torch.from_numpy(self.episode_store.read(key, 0, 1)).to(self.device)
-        with torch.inference_mode():
-            tokens, out = self.frozen_encoder(self.frozen_encoder.preprocess(inputs))  # type: ignore[operator]
-        return tuple((tokens if self.feature == "tokens" else out[self.feature]).shape[1:])
+        inputs = torch.from_numpy(self.episode_store.read(self.input_key, 0, 1)).to(self.device)
+        return output_shape(self.frozen_encoder, inputs, self.feature)
 
     @property
     def input_key(self) -> str:
@@ -138,6 +135,40 @@ class Experiment:
             "fingerprint": "" if self.trainable else fingerprint(self.frozen_encoder),
         }
         return describe_policy(self.policy_target, arguments, encoder=encoder, env=self.env)
+
+
+def output_shape(encoder: nn.Module, inputs: Tensor, name: str) -> tuple[int, ...]:
+    """Shape of one frame's `tokens` or named output.
+
+    Raises:
+        UsageError: the encoder has no such output.
+    """
+    with torch.inference_mode():
+        tokens, out = encoder(encoder.preprocess(inputs))  # type: ignore[operator]
+    outputs = {"tokens": tokens, **out}
+    if name not in outputs:
+        raise unknown_name("policy.feature", name, outputs)
+    return tuple(outputs[name].shape[1:])
+
+
+def check_policy(experiment: Experiment) -> None:
+    """Build encoder and policy once, before anything is collected or written.
+
+    Raises:
+        UserError: the encoder cannot be loaded, or the policy's settings do not fit it.
+    """
+    encoder = load_encoder(experiment.encoder, state_dim=1)
+    size = int(experiment.env["image_size"])
+    looks = getattr(encoder, "modality", "image") == "image"
+    inputs = torch.zeros((1, size, size, 3), dtype=torch.uint8) if looks else torch.zeros(1, 1)
+    arguments = {
+        **experiment.policy,
+        "feature_shape": output_shape(encoder, inputs, experiment.feature),
+        "camera": experiment.env["camera"],
+        "proprioception_dim": 1,
+        "action_dim": 1,
+    }
+    build_policy(describe_policy(experiment.policy_target, arguments, encoder={}, env={}), encoder)
 
 
 def encode(experiment: Experiment, reporter: Reporter) -> np.ndarray:

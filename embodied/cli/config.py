@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from typing import Any
@@ -50,6 +51,7 @@ def compose_config(verb: str, overrides: Sequence[str]) -> DictConfig:
             OmegaConf.resolve(config)
         except (HydraException, OmegaConfBaseException) as error:
             raise UsageError(f"{str(error).splitlines()[0]}: see embodied {verb} --help") from error
+        check_types(config, compose(verb, overrides=group_choices(parsed)), parsed)
     return config
 
 
@@ -82,16 +84,52 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 def check(verb: str, parsed: Sequence[Override]) -> None:
     """Names of settings and of group options, before Hydra sees them."""
     options = groups()
-    chosen = [override for override in parsed if override.key_or_group in options and not override.is_sweep_override()]
-    for override in chosen:
-        if override.value() not in options[override.key_or_group]:
-            raise unknown_name(override.key_or_group, str(override.value()), options[override.key_or_group])
-    base = compose(verb, overrides=[override.input_line for override in chosen if override.input_line])
-    names = set(setting_names(base))
+    for override in parsed:
+        group = override.key_or_group
+        if group in options and not override.is_sweep_override() and override.value() not in options[group]:
+            raise unknown_name(group, str(override.value()), options[group])
+    names = set(setting_names(compose(verb, overrides=group_choices(parsed))))
     for override in parsed:
         key = override.key_or_group
         if key not in names and not override.is_add() and not key.startswith("hydra."):
             raise unknown_name(f"setting of embodied {verb}", key, names)
+
+
+def group_choices(parsed: Sequence[Override]) -> list[str]:
+    """The overrides that choose an option of a configuration group, like `env=metaworld`."""
+    options = groups()
+    chosen = (item for item in parsed if item.key_or_group in options and not item.is_sweep_override())
+    return [item.input_line for item in chosen if item.input_line]
+
+
+def check_types(config: DictConfig, defaults: DictConfig, parsed: Sequence[Override]) -> None:
+    """A setting takes the kind of value that its default in the yaml has; one whose default is null is free."""
+    options = groups()
+    for override in parsed:
+        key = override.key_or_group
+        if key in options or key.startswith("hydra.") or override.is_add() or override.is_delete():
+            continue
+        default, value = OmegaConf.select(defaults, key), OmegaConf.select(config, key)
+        expected = wrong_type(default, value)
+        if expected:
+            raise UsageError(f"{key} must be {expected}, got {value!r}")
+
+
+def wrong_type(default: Any, value: Any) -> str | None:
+    """What a value should have been, None when it fits its default."""
+    if default is None or value is None:
+        return None
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "true or false"
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(default, int):
+        return None if number and isinstance(value, int) else "a whole number"
+    if isinstance(default, float):
+        return None if number and math.isfinite(value) else "a finite number"
+    for check, name in ((OmegaConf.is_list, "a list, '[a,b]'"), (OmegaConf.is_dict, "a group of settings")):
+        if check(default) != check(value):
+            return name if check(default) else "a single value"
+    return None
 
 
 def setting_names(config: DictConfig, prefix: str = "") -> Iterator[str]:

@@ -42,6 +42,10 @@ def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
     positive(config, "train.steps", "train.batch_size", "train.checkpoint_every", "encoder.image_size")
     console = Console()
     device = resolve_device(str(config.device))
+    if config.train.learning_rate <= 0 or config.train.weight_decay < 0 or config.train.clip <= 0:
+        raise UsageError("train.learning_rate and train.clip must be positive, train.weight_decay not negative")
+    if config.train.warmup_steps < 0:
+        raise UsageError(f"train.warmup_steps must be at least 0, got {config.train.warmup_steps}")
     if config.train.precision not in PRECISIONS:
         raise unknown_name("train.precision", str(config.train.precision), PRECISIONS)
     objective = build_objective(config)  # before anything is written: it checks its settings

@@ -34,8 +34,8 @@ def resolve_workers(workers: int | None) -> int:
     """Simulator processes: one per core that this process may use, at most 8; 0 means none beside this one."""
     if workers is None:
         return min(MAXIMUM_WORKERS, len(os.sched_getaffinity(0)))
-    if workers < 0:
-        raise UsageError(f"workers must be 0 or more, got {workers}")
+    if not isinstance(workers, int) or workers < 0:
+        raise UsageError(f"workers must be a whole number of at least 0, got {workers!r}")
     return workers
 
 
@@ -46,9 +46,16 @@ def resolve_cache(config: DictConfig) -> Path:
 
 def env_options(config: DictConfig) -> dict[str, Any]:
     """Options of the environment: the env group with the task and the camera."""
-    from embodied.envs.metaworld import CAMERAS, list_tasks
+    from embodied.envs.experts import EXPERTS
+    from embodied.envs.metaworld import CAMERAS, HORIZON_LIMIT, list_tasks
 
     positive(config, "env.image_size", "env.horizon")
+    if config.env.horizon > HORIZON_LIMIT:
+        raise UsageError(f"env.horizon must be in [1, {HORIZON_LIMIT}], got {config.env.horizon}")
+    if config.collect.expert not in EXPERTS:
+        raise unknown_name("collect.expert", str(config.collect.expert), EXPERTS)
+    if config.collect.noise < 0:
+        raise UsageError(f"collect.noise must be at least 0, got {config.collect.noise}")
     if config.task not in list_tasks():
         raise unknown_name("task", str(config.task), list_tasks())
     if config.camera not in CAMERAS:
@@ -79,6 +86,11 @@ def make_experiment(config: DictConfig) -> Experiment:
         raise unknown_name("policy.head", str(config.policy.head), HEADS)
     if not isinstance(config.evaluate.selection_episodes, int) or config.evaluate.selection_episodes < 0:
         raise UsageError(f"evaluate.selection_episodes must be 0 or more, got {config.evaluate.selection_episodes!r}")
+    if config.train.learning_rate <= 0 or config.train.weight_decay < 0:
+        raise UsageError(
+            f"train.learning_rate must be positive and train.weight_decay not negative, got "
+            f"{config.train.learning_rate} and {config.train.weight_decay}"
+        )
     episode_seeds(REPORT_SEEDS, int(config.seed), int(config.episodes))  # refuses what would reach into other seeds
     last = int(config.collect.seed) + int(config.demos)
     if not 0 <= int(config.collect.seed) <= last < SELECTION_SEEDS:

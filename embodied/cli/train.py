@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from embodied.bench.experiment import Experiment, encode, report_final, select, train
+from embodied.bench.experiment import Experiment, check_policy, encode, report_final, select, train
 from embodied.bench.results import save_outcomes, summarize, write_results
 from embodied.cli.collect import collect_into
 from embodied.cli.reporter import RichReporter, closing_table
@@ -23,7 +23,6 @@ from embodied.cli.runs import open_run, run_verb
 from embodied.cli.settings import make_experiment
 from embodied.core.protocols import Reporter
 from embodied.core.run_folder import RunFolder, Stopwatch
-from embodied.encoders.load import load_encoder
 
 
 def main(arguments: Sequence[str], *, debug: bool) -> int:
@@ -35,8 +34,7 @@ def train_once(config: DictConfig, overrides: Sequence[str]) -> int:
     """One run, from the demonstrations to the report."""
     console = Console()
     experiment = make_experiment(config)
-    # Before anything is collected or written: a misspelt or damaged encoder would show only after minutes.
-    load_encoder(experiment.encoder, state_dim=1)
+    check_policy(experiment)
     run = open_run(config, run_name(config), command=shlex.join(["embodied", "train", *overrides]))
     console.print(f"run folder [bold]{run.path}[/]", highlight=False)
     reporter = RichReporter(console)

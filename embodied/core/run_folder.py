@@ -34,7 +34,12 @@ class RunFolder:
         """Make the folder; `config_hash` decides which folder `resume` may continue."""
         run = cls(path)
         for folder in (run.checkpoints, run.path / "videos", run.path / "plots", run.path / "phases"):
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(
+                    f"the run folder {path} cannot be made ({error.strerror}): choose another root="
+                ) from error
         write_text(run.path / "environment.txt", environment_text())
         write_text(run.path / "config.yaml", config_yaml)
         write_json(run.path / "phases" / "run.json", {"config_hash": config_hash, "command": command})

@@ -41,6 +41,8 @@ class HuggingFaceEncoder(nn.Module):
         except ImportError as error:
             raise MissingExtraError("transformers", "hf") from error
         location = str(Path(path).expanduser()) if Path(path).expanduser().exists() else path
+        if location == path and path.startswith(("/", "~", ".")) and not Path(path).exists():
+            raise UserError(f"encoder=hf:{path} cannot be loaded: there is no such folder")
         try:
             config = AutoConfig.from_pretrained(location, trust_remote_code=False)
             model = AutoModel.from_pretrained(location, use_safetensors=True, trust_remote_code=False)

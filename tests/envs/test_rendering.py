@@ -32,6 +32,13 @@ def test_the_users_choice_stands(monkeypatch):
     assert select_gl_backend() == "glfw"
 
 
+def test_a_choice_that_mujoco_does_not_know_is_refused(monkeypatch):
+    answer(monkeypatch, egl=True, osmesa=True)
+    monkeypatch.setenv("MUJOCO_GL", "elg")
+    with pytest.raises(UsageError, match="MUJOCO_GL 'elg': did you mean egl"):
+        select_gl_backend()
+
+
 def test_a_choice_that_does_not_work_is_refused(monkeypatch):
     answer(monkeypatch, egl=True, osmesa=False)
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
