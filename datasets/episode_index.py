@@ -27,10 +27,17 @@ _LARGEST_STATISTIC = 4096  # elements per frame
 
 @dataclass(frozen=True)
 class KeySpec:
-    """What one frame of a key is: a NumPy dtype name (bool, integers, floats) and the shape without time."""
+    """What one frame of a key is: a NumPy dtype name (bool, integers, floats) and the shape without time.
+
+    Args:
+        codec: how frames are kept: `zstd` (lossless) or `jpeg` (uint8 [H, W, 3] only, quality 95, lossy).
+        names: of the elements of a vector, such as joint names; empty if unknown.
+    """
 
     dtype: str
     shape: tuple[int, ...]
+    codec: str = "zstd"
+    names: tuple[str, ...] = ()
 
     def describe(self, length: int | None = None) -> str:
         """`float32 [T, 4]`, or with the length in place of T."""
