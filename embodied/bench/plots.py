@@ -60,20 +60,24 @@ def plot_success(outcomes: Sequence[Mapping[str, Any]], interval: Sequence[float
         interval: low and high, in [0, 1].
         path: the PNG to write.
     """
-    figure, axes = _figure(7.0, 3.6)
+    figure = Figure(figsize=(7.0, 3.6), layout="constrained")
+    left, axes = figure.subplots(1, 2, width_ratios=(1, 5))
+    rate = sum(bool(row["success"]) for row in outcomes) / len(outcomes)
+    low, high = interval
+    left.errorbar([0], [rate], yerr=[[rate - low], [high - rate]], fmt="o", color=BLUE, ecolor=GREY, capsize=6)
+    left.set(xticks=[], xlim=(-1, 1), ylim=(-0.02, 1.02), ylabel="success rate, 95 % interval")
     for success, colour, label in ((True, GREEN, "success"), (False, RED, "failure")):
         points = [(number, row["steps"]) for number, row in enumerate(outcomes, 1) if row["success"] == success]
         if points:
             numbers, steps = zip(*points, strict=True)
             axes.scatter(numbers, steps, color=colour, label=f"{label} ({len(points)})", s=36)
-    rate = sum(bool(row["success"]) for row in outcomes) / len(outcomes)
-    axes.set_title(f"Success {rate:.0%}, 95 % interval {interval[0]:.0%} to {interval[1]:.0%}")
-    axes.set_xlabel("evaluation episode")
-    axes.set_ylabel("steps")
-    axes.set_ylim(0, 1.08 * max(row["steps"] for row in outcomes))
+    axes.set(xlabel="evaluation episode", ylabel="steps", ylim=(0, 1.08 * max(row["steps"] for row in outcomes)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     # Beside the points: failures lie at the top edge, successes anywhere below.
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    for part in (left, axes):
+        _plain(part)
+    figure.suptitle(f"Success {rate:.0%}, 95 % interval {low:.0%} to {high:.0%}")
     _save(figure, path)
 
 

@@ -34,7 +34,9 @@ def seeds_interval(
     """Mean success over training seeds with a percentile interval of the two-level bootstrap.
 
     Episodes of one training run share its luck, so pooling them all would give an interval that is too narrow: whole
-    runs are drawn with replacement, then episodes inside each drawn run (Davison & Hinkley 1997, Sec. 3.8).
+    runs are drawn with replacement, then episodes inside each drawn run (Davison & Hinkley 1997, Sec. 3.8). Where runs
+    agree the bootstrap is too narrow instead (empty if every episode succeeds), so the interval also covers Wilson's of
+    all episodes together.
 
     Args:
         outcomes: success of every episode, one sequence per training seed.
@@ -54,4 +56,7 @@ def seeds_interval(
         drawn = random.integers(len(runs), size=len(runs))
         means[index] = np.mean([random.choice(runs[run], len(runs[run])).mean() for run in drawn])
     low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return float(np.mean([run.mean() for run in runs])), float(low), float(high)
+    pooled = np.concatenate(runs)
+    wilson_low, wilson_high = wilson_interval(int(pooled.sum()), len(pooled), confidence=confidence)
+    mean = float(np.mean([run.mean() for run in runs]))
+    return mean, min(float(low), wilson_low), max(float(high), wilson_high)
