@@ -1,6 +1,6 @@
 """Arrays computed once, row by row, and read memory-mapped by everybody after that.
 
-A cache is a folder named by the hash of what it is computed from, holding one `.npy` file per output and
+A cache is a folder named by the hash of what it is computed from, holding the `.npy` files of its outputs and
 `progress.json`: how many rows are done, and a running hash of them. Rows are written, brought to the disk, and only
 then counted, so a killed process costs the rows since the last count and the finished files do not depend on it.
 """
@@ -11,7 +11,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,36 +21,39 @@ import numpy as np
 from embodied.core.errors import UsageError, UserError
 from embodied.core.files import hash_json, write_text
 from embodied.core.protocols import Reporter
+from embodied.datasets.cache_plan import CachePlan
+from embodied.datasets.cache_space import PROGRESS, lock_path, make_room
 from embodied.datasets.disk import FileLock, disk_errors, require_free
 from embodied.datasets.npy_rows import (
     EMPTY_HASH,
     ArraySpec,
-    allocate,
+    Rows,
     chained_hash,
     check_outputs,
+    checked_count,
     converted,
-    map_rows,
-    write_rows,
+    map_file,
 )
 
-FORMAT = 1
-PROGRESS = "progress.json"
 _log = logging.getLogger(__name__)
+
+Range = tuple[int, int]
+Blocks = Generator[Mapping[str, np.ndarray], None, None]
 
 
 class ArrayCache:
     """One cache folder, held: exclusively while rows are missing, shared with other readers once it is complete.
 
     Args:
-        root: the folder of all caches.
-        identity: JSON-able; everything the rows depend on.
-        outputs: what a row of each output is.
-        num_rows: N, at least 1.
+        root, identity, outputs, num_rows, file_bytes: see `CachePlan`.
         wait: while another process builds the same cache, wait for it; else raise.
+        max_bytes: of all caches under `root`; those that nobody has open are deleted to make room for a new one, the
+            least recently used first.
+        finite: refuse rows that hold nan or infinity.
 
     Raises:
         UsageError: an argument makes no sense.
-        UserError: the disk is too full, or the cache is in use and `wait` is off.
+        UserError: the disk or the cap is too small, or the cache is in use and `wait` is off.
     """
 
     def __init__(
@@ -59,21 +63,18 @@ class ArrayCache:
         identity: Mapping[str, Any],
         outputs: Mapping[str, ArraySpec],
         num_rows: int,
+        file_bytes: int | None = None,
         wait: bool = True,
+        max_bytes: int | None = None,
+        finite: bool = True,
     ) -> None:
         check_outputs(outputs, num_rows)
-        self.outputs = dict(outputs)
-        self.num_rows = num_rows
-        self._identity = {
-            "format": FORMAT,
-            "identity": dict(identity),
-            "outputs": {name: [spec.dtype, list(spec.shape)] for name, spec in outputs.items()},
-            "rows": num_rows,
-        }
-        self.key = hash_json(self._identity)
-        self.path = Path(root) / self.key[:32]
+        self.plan = CachePlan(Path(root), dict(identity), dict(outputs), num_rows, file_bytes)
+        self.outputs, self.num_rows, self.path = self.plan.outputs, num_rows, self.plan.path
+        self.key = hash_json(self.plan.record)
+        self._max_bytes, self._finite = max_bytes, finite
         self._lock = FileLock(lock_path(self.path))
-        self._arrays: dict[str, np.memmap] = {}
+        self._rows = self.plan.rows()
         self._hashes = dict.fromkeys(self.outputs, EMPTY_HASH)
         self.done, self._damaged = 0, False
         try:
@@ -98,11 +99,15 @@ class ArrayCache:
             UsageError: the rows are not what comes next.
             UserError: a value does not fit the dtype, or the disk fails.
         """
-        count = self._check_rows(start, rows)
-        blocks = {name: converted(name, array, self.outputs[name]) for name, array in rows.items()}
+        if not self._lock.held or self.complete:
+            raise UsageError(f"the cache {self.path} is {'complete' if self.complete else 'closed'}")
+        if start != self.done:
+            raise UsageError(f"start must be {self.done}, the number of rows done, got {start}")
+        count = checked_count(rows, self.outputs, most=self.num_rows - start)
+        blocks = {name: self._converted(name, array) for name, array in rows.items()}
         with disk_errors(self.path, f"writing rows {start} to {start + count}"):
             for name, block in blocks.items():
-                write_rows(self._file(name), self.num_rows - start, block)
+                self._rows[name].write(start, block)
             self._hashes = {name: chained_hash(self._hashes[name], block) for name, block in blocks.items()}
             self.done += count
             self._save_progress()
@@ -110,40 +115,45 @@ class ArrayCache:
                 self._share()
 
     def fill(
-        self,
-        compute: Callable[[int, int], Mapping[str, np.ndarray]],
-        *,
-        block: int,
-        description: str,
-        reporter: Reporter,
+        self, blocks_of: Callable[[Sequence[Range]], Blocks], *, block: int, description: str, reporter: Reporter
     ) -> None:
-        """Write the rows that are missing: `compute(start, stop)` gives those of one block.
+        """Write the rows that are missing: `blocks_of(ranges)` gives those of each range, in order.
 
         Blocks end at multiples of `block` wherever they begin: an encoder's results may depend on the size of its
         batches, and must not depend on interruptions. When anything fails, the cache is closed, for others to go on.
         """
         if self.complete:
             return
-        rows = range(self.done, self.num_rows)
+        stops = [*range((self.done // block + 1) * block, self.num_rows, block), self.num_rows]
+        ranges = list(zip([self.done, *stops[:-1]], stops, strict=True))
+        missing, ends = range(self.done, self.num_rows), set(stops)
         try:
-            for row in reporter.track(rows, total=self.num_rows, description=description, done=self.done):
-                if (row + 1) % block == 0 or row + 1 == self.num_rows:
-                    self.write(self.done, compute(self.done, row + 1))
+            with closing(blocks_of(ranges)) as blocks:
+                for row in reporter.track(missing, total=self.num_rows, description=description, done=self.done):
+                    if row + 1 in ends:
+                        self.write(self.done, next(blocks))
         except BaseException:
             self.close()
             raise
 
-    def array(self, name: str) -> np.memmap:
-        """The rows of an output, [N, ...], read-only; the cache must be complete."""
+    def rows(self, name: str) -> Rows:
+        """The rows of an output, [N, ...]; the cache must be complete."""
         if name not in self.outputs:
             raise UsageError(f"no output {name!r} in the cache {self.path}: it has {', '.join(self.outputs)}")
         if not self.complete:
             raise UsageError(f"the cache {self.path} holds {self.done} of {self.num_rows} rows: finish it first")
-        return self._arrays[name]
+        return self._rows[name]
+
+    def array(self, name: str) -> np.memmap:
+        """The rows of an output that is one file as they are stored, [N, ...], read-only; see `rows`."""
+        paths = self.rows(name).paths
+        if len(paths) > 1:
+            raise UsageError(f"output {name!r} of the cache {self.path} lies in {len(paths)} files: use rows()")
+        return map_file(paths[0], self.outputs[name], self.num_rows)
 
     def content_hash(self) -> str:
         """SHA-256 (hex) of the rows done."""
-        return hash_json({"identity": [self._identity["outputs"], self.done], "hashes": self._hashes})
+        return hash_json({"identity": [self.plan.record["outputs"], self.done], "hashes": self._hashes})
 
     def close(self) -> None:
         """Let others build or delete the cache; arrays that were handed out stay readable."""
@@ -180,6 +190,7 @@ class ArrayCache:
 
     def _load(self) -> bool:
         """Take over the progress on disk, if it is sound; True when the cache is complete."""
+        self._rows = self.plan.rows()  # with no maps of files that others have replaced since
         self.done, self._hashes, self._damaged = 0, dict.fromkeys(self.outputs, EMPTY_HASH), False
         if not (self.path / PROGRESS).is_file():
             return False
@@ -187,7 +198,7 @@ class ArrayCache:
             progress = json.loads((self.path / PROGRESS).read_bytes())
             done, hashes, stamps = int(progress["done"]), dict(progress["hashes"]), dict(progress["stamps"])
             sound = stamps == self._stamps() or all(
-                chained_hash(EMPTY_HASH, self._map(name)[:done]) == hashes[name] for name in self.outputs
+                rows.hash(done) == hashes[rows.name] for rows in self._rows.values()
             )
         except (ValueError, KeyError, TypeError, OSError) as error:
             _log.warning("the cache %s is damaged (%s): computing it again", self.path, error)
@@ -202,49 +213,36 @@ class ArrayCache:
 
     def _share(self) -> None:
         # Mapped before the lock is shared: a cache that is deleted in between stays readable.
-        self._arrays = {name: self._map(name) for name in self.outputs}
+        for rows in self._rows.values():
+            rows.maps()
         os.utime(self.path / PROGRESS)  # "last used", for prune
         self._lock.acquire(shared=True)
 
-    def _map(self, name: str) -> np.memmap:
-        return map_rows(self._file(name), self.outputs[name], self.num_rows)
-
-    def _file(self, name: str) -> Path:
-        return self.path / f"{name}.npy"
-
     def _allocate(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
-        require_free(self.path, self.num_rows * sum(spec.row_bytes for spec in self.outputs.values()) + (1 << 20))
-        self.path.mkdir(parents=True)
-        for name, spec in self.outputs.items():
-            allocate(self._file(name), spec, self.num_rows)
-        self._save_progress()
+        self._rows = self.plan.rows()
+        room = FileLock(lock_path(self.path).parent / "room")
+        room.acquire()  # or two processes would count the same room
+        try:
+            if self._max_bytes is not None:
+                make_room(self.path.parent, self.plan.size_bytes, max_bytes=self._max_bytes)
+            require_free(self.path, self.plan.size_bytes + (1 << 20))
+            self.path.mkdir(parents=True)
+            for rows in self._rows.values():
+                rows.allocate()
+            self._save_progress()
+        except BaseException:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
+        finally:
+            room.release()
 
     def _stamps(self) -> dict[str, list[int]]:
-        found = {name: self._file(name).stat() for name in self.outputs}
-        return {name: [status.st_size, status.st_mtime_ns] for name, status in found.items()}
+        return {name: stamp for rows in self._rows.values() for name, stamp in rows.stamps().items()}
 
     def _save_progress(self) -> None:
-        state = {"done": self.done, "hashes": self._hashes, "stamps": self._stamps(), **self._identity}
+        state = {"done": self.done, "hashes": self._hashes, "stamps": self._stamps(), **self.plan.record}
         write_text(self.path / PROGRESS, json.dumps(state))
 
-    def _check_rows(self, start: int, rows: Mapping[str, np.ndarray]) -> int:
-        if not self._lock.held or self.complete:
-            raise UsageError(f"the cache {self.path} is {'complete' if self.complete else 'closed'}")
-        if rows.keys() != self.outputs.keys():
-            raise UsageError(f"rows: expected {sorted(self.outputs)}, got {sorted(rows)}")
-        if start != self.done:
-            raise UsageError(f"start must be {self.done}, the number of rows done, got {start}")
-        count = len(next(iter(rows.values())))
-        for name, array in rows.items():
-            expected = (count, *self.outputs[name].shape)
-            if array.shape != expected or not 0 < count <= self.num_rows - start:
-                raise UsageError(
-                    f'rows["{name}"]: expected {expected} with 1 to {self.num_rows - start} rows, got {array.shape}'
-                )
-        return count
-
-
-def lock_path(folder: Path) -> Path:
-    """Outside the cache folder, so that deleting a cache does not split its lock in two."""
-    return folder.parent / ".locks" / folder.name
+    def _converted(self, name: str, array: np.ndarray) -> np.ndarray:
+        return converted(name, array, self.outputs[name], finite=self._finite)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from embodied.core.errors import UsageError
 from embodied.core.protocols import ACTION, FEATURES, INPUTS, STATE
-from embodied.datasets.windows import history_indices
+from embodied.datasets.npy_rows import Rows
+from embodied.datasets.window_index import history_indices
 
 
 class Demonstrations:
@@ -18,7 +19,7 @@ class Demonstrations:
 
     Args:
         inputs: features float16/32 [F, ...] (given to the policy as `features`, float32) or raw frames uint8
-            [F, H, W, 3] (given as `inputs`).
+            [F, H, W, 3] (given as `inputs`): an array, or the rows of a cache, which may be bfloat16.
         state: proprioception float32 [F, P].
         action: float32 [F, A].
         lengths: frames per episode; they add up to F.
@@ -26,12 +27,18 @@ class Demonstrations:
     """
 
     def __init__(
-        self, inputs: np.ndarray, *, state: np.ndarray, action: np.ndarray, lengths: Sequence[int], history: int
+        self,
+        inputs: np.ndarray | Rows,
+        *,
+        state: np.ndarray,
+        action: np.ndarray,
+        lengths: Sequence[int],
+        history: int,
     ) -> None:
         frames = sum(lengths)
-        for name, array in (("inputs", inputs), ("state", state), ("action", action)):
-            if len(array) != frames:
-                raise UsageError(f"{name}: expected {frames} frames as in lengths, got {len(array)}")
+        for name, found in (("inputs", len(inputs)), ("state", len(state)), ("action", len(action))):
+            if found != frames:
+                raise UsageError(f"{name}: expected {frames} frames as in lengths, got {found}")
         self._inputs = inputs
         self._name = INPUTS if inputs.dtype == np.uint8 else FEATURES
         self._state = torch.from_numpy(np.ascontiguousarray(state))

@@ -96,7 +96,10 @@ def disk_errors(path: Path, doing: str) -> Iterator[None]:
         raise UserError(f"{path}: {doing} failed: {error.strerror or error}") from error
 
 
-def require_free(folder: Path, wanted: int) -> None:
+_CACHE_REMEDY = "free some space, or put the cache elsewhere with EMBODIED_CACHE=<folder>"
+
+
+def require_free(folder: Path, wanted: int, *, remedy: str = _CACHE_REMEDY) -> None:
     """Check that `wanted` bytes fit on the disk of `folder`, which may not exist yet.
 
     Raises:
@@ -106,6 +109,5 @@ def require_free(folder: Path, wanted: int) -> None:
     free = shutil.disk_usage(existing).free
     if wanted > free:
         raise UserError(
-            f"no space left on the disk of {folder}: {wanted / 1e9:.2f} GB wanted, {free / 1e9:.2f} GB free; "
-            "free some space, or put the cache elsewhere with EMBODIED_CACHE=<folder>"
+            f"no space left on the disk of {folder}: {wanted / 1e9:.2f} GB wanted, {free / 1e9:.2f} GB free; {remedy}"
         )

@@ -3,52 +3,67 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 
 from embodied.core.errors import UserError
 from embodied.core.protocols import Reporter
-from embodied.datasets.array_cache import ArrayCache
+from embodied.datasets.array_cache import ArrayCache, Blocks, Range
 from embodied.datasets.episode_store import EpisodeStore
-from embodied.datasets.image_files import list_images, read_square, square
-from embodied.datasets.npy_rows import ArraySpec
+from embodied.datasets.image_files import list_images, read_square
+from embodied.datasets.materialized import Materialized, materialize
+from embodied.datasets.npy_rows import ArraySpec, Rows
+from embodied.datasets.read_ahead import cpu_threads, read_ahead
 
 _BLOCK = 64  # frames decoded between two commits: bounds memory and what a crash costs
 _log = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(frozen=True)
+class FrameCaches:
+    """Where frames are decoded to: the folder of caches and its cap, their size, and who is shown progress."""
+
+    root: Path
+    size: int
+    max_bytes: int | None
+    reporter: Reporter
+
+
+@dataclass(frozen=True)
 class FramePart:
-    """The frames of one source under one key: rows of a memory-mapped file."""
+    """The frames of one source under one key; cheap to send to worker processes."""
 
     kind: str
     name: str
-    file: Path
-    rows: np.ndarray  # int64: the rows that hold a frame, without skipped files
+    frames: Rows
+    valid: Rows | None  # uint8: 1 = the row holds a frame; None where all do
     fingerprint: str
     source: int  # which of the caller's sources it belongs to
     skipped: int
-    cache: ArrayCache | None  # held open, so that nobody prunes it
-    frames: np.ndarray | None = None
+    held: ArrayCache | Materialized | None  # open, so that nobody deletes it
 
-    def mapped(self) -> np.ndarray:
-        if self.frames is None:
-            self.frames = np.load(self.file, mmap_mode="r")
-        return self.frames
+    def __len__(self) -> int:
+        return len(self.frames) - self.skipped
+
+    def take(self, numbers: np.ndarray) -> np.ndarray:
+        """Frames uint8 [B, S, S, 3], numbered int64 [B] without the rows that hold none."""
+        return self.frames.take(numbers if self.valid is None else self._sound[numbers])
+
+    @cached_property
+    def _sound(self) -> np.ndarray:
+        assert self.valid is not None
+        return np.flatnonzero(self.valid.maps()[0])
 
     def __getstate__(self) -> dict[str, Any]:
-        # A memory map would travel to worker processes as a copy of all frames: they map the file themselves.
-        return {**self.__dict__, "cache": None, "frames": None}
+        return {key: value for key, value in {**self.__dict__, "held": None}.items() if key != "_sound"}
 
 
-def folder_part(
-    folder: Path, *, size: int, root: Path, source: int, on_error: Literal["raise", "skip"], reporter: Reporter
-) -> FramePart:
+def folder_part(folder: Path, caches: FrameCaches, *, source: int, on_error: Literal["raise", "skip"]) -> FramePart:
     """The images of a folder.
 
     Raises:
@@ -57,35 +72,50 @@ def folder_part(
     paths = list_images(folder)
     statuses = [(path, path.stat()) for path in paths]
     files = [[str(path.relative_to(folder)), status.st_size, status.st_mtime_ns] for path, status in statuses]
-    cache = _open_cache(root, {"kind": "images", "size": size, "files": files}, size, len(paths))
+    size = caches.size
+    cache = ArrayCache(
+        caches.root,
+        identity={"kind": "images", "size": size, "files": files},
+        outputs={"frames": ArraySpec("uint8", (size, size, 3)), "valid": ArraySpec("uint8", ())},
+        num_rows=len(paths),
+        max_bytes=caches.max_bytes,
+    )
 
-    def decode(start: int, stop: int) -> dict[str, np.ndarray]:
-        frames = np.zeros((stop - start, size, size, 3), np.uint8)
-        valid = np.zeros(stop - start, np.uint8)
-        for row, path in enumerate(paths[start:stop]):
-            try:
-                frames[row], valid[row] = read_square(path, size), 1
-            except UserError:
-                if on_error == "raise":
-                    raise
-        return {"frames": frames, "valid": valid}
+    def read(path: Path) -> np.ndarray | None:
+        try:
+            return read_square(path, size)
+        except UserError:
+            if on_error == "raise":
+                raise
+            return None
 
-    cache.fill(decode, block=_BLOCK, description=f"decode {folder.name}", reporter=reporter)
-    rows = np.flatnonzero(cache.array("valid"))
-    skipped = len(paths) - len(rows)
+    def decode(rows: Range) -> dict[str, np.ndarray]:
+        found = list(read_ahead(read, paths[slice(*rows)], threads=cpu_threads()))
+        blank = np.zeros((size, size, 3), np.uint8)
+        frames = np.stack([blank if frame is None else frame for frame in found])
+        return {"frames": frames, "valid": np.array([frame is not None for frame in found], np.uint8)}
+
+    def blocks(ranges: Sequence[Range]) -> Blocks:
+        return (decode(rows) for rows in ranges)
+
+    cache.fill(blocks, block=_BLOCK, description=f"decode {folder.name}", reporter=caches.reporter)
+    valid = cache.array("valid")
+    skipped = len(paths) - int(valid.sum())
     if skipped:
-        first = paths[int(np.argmin(cache.array("valid")))]
+        first = paths[int(np.argmin(valid))]
         if on_error == "raise":  # an earlier run skipped them: say again what is wrong with the first
             read_square(first, size)
-        if not len(rows):
+        if skipped == len(paths):
             raise UserError(f"none of the {len(paths)} images in {folder} can be read")
         _log.warning(
             "skipped %d of %d images in %s that cannot be read, the first is %s", skipped, len(paths), folder, first
         )
-    return _part(cache, "images", folder.name, rows, source=source)
+    frames, fingerprint = cache.rows("frames"), cache.content_hash()
+    some = cache.rows("valid") if skipped else None
+    return FramePart("images", folder.name, frames, some, fingerprint, source, skipped, cache)
 
 
-def store_parts(folder: Path, *, size: int, root: Path, source: int, reporter: Reporter) -> list[FramePart]:
+def store_parts(folder: Path, caches: FrameCaches, *, source: int) -> list[FramePart]:
     """The frames of an episode store, a part per image key.
 
     Raises:
@@ -94,26 +124,15 @@ def store_parts(folder: Path, *, size: int, root: Path, source: int, reporter: R
     store = EpisodeStore.open(folder)
     if not store.image_keys or not store.num_frames:
         raise UserError(f"the episode store {folder} holds no images: keys {sorted(store.keys)}, {len(store)} episodes")
-    parts = []
-    for key in store.image_keys:
-        identity = {"kind": "store", "size": size, "store": store.fingerprint(), "key": key}
-        cache = _open_cache(root, identity, size, store.num_frames)
-
-        def decode(start: int, stop: int, *, key: str = key) -> dict[str, np.ndarray]:
-            frames = np.stack([square(Image.fromarray(frame), size) for frame in store.read(key, start, stop)])
-            return {"frames": frames, "valid": np.ones(len(frames), np.uint8)}
-
-        cache.fill(decode, block=_BLOCK, description=f"decode {key}", reporter=reporter)
-        parts.append(_part(cache, "store", f"{folder.name}/{key}", np.arange(store.num_frames), source=source))
-    return parts
-
-
-def _open_cache(root: Path, identity: Mapping[str, Any], size: int, num_rows: int) -> ArrayCache:
-    outputs = {"frames": ArraySpec("uint8", (size, size, 3)), "valid": ArraySpec("uint8", ())}
-    return ArrayCache(root, identity=identity, outputs=outputs, num_rows=num_rows)
-
-
-def _part(cache: ArrayCache, kind: str, name: str, rows: np.ndarray, *, source: int) -> FramePart:
-    file = cache.path / "frames.npy"
-    skipped = cache.num_rows - len(rows)
-    return FramePart(kind, name, file, rows, cache.content_hash(), source, skipped, cache, cache.array("frames"))
+    data = materialize(
+        store,
+        keys=store.image_keys,
+        image_size=caches.size,
+        cache_root=caches.root,
+        max_bytes=caches.max_bytes,
+        reporter=caches.reporter,
+    )
+    return [
+        FramePart("store", f"{folder.name}/{key}", rows, None, data.content_hash(key), source, 0, data)
+        for key, rows in data.rows.items()
+    ]

@@ -19,7 +19,7 @@ from embodied.core.files import hash_json
 from embodied.core.protocols import Reporter
 from embodied.core.reporting import SilentReporter
 from embodied.datasets.episode_index import is_store
-from embodied.datasets.frame_sources import FramePart, folder_part, store_parts
+from embodied.datasets.frame_sources import FrameCaches, FramePart, folder_part, store_parts
 from embodied.datasets.sampling import EpochSampler
 
 
@@ -29,15 +29,15 @@ class FrameDataset(Dataset[np.ndarray]):
     def __init__(self, parts: Sequence[FramePart], *, image_size: int, weights: Sequence[float] | None) -> None:
         self.image_size = image_size
         self._parts = list(parts)
-        self._stops = np.cumsum([len(part.rows) for part in self._parts])
+        self._stops = np.cumsum([len(part) for part in self._parts])
         self._weights = weights
 
     def __len__(self) -> int:
         return int(self._stops[-1])
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        """One frame, uint8 [S, S, 3]."""
-        return self.read(np.asarray([index]))[0]
+    def __getitem__(self, index: int | np.integer | np.ndarray) -> np.ndarray:
+        """One frame, uint8 [S, S, 3], or those of an array of indices."""
+        return self.read(index) if isinstance(index, np.ndarray) and index.ndim else self.read(np.asarray([index]))[0]
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Frames uint8 [B, S, S, 3] at the indices int64 [B], in memory of their own."""
@@ -48,13 +48,16 @@ class FrameDataset(Dataset[np.ndarray]):
         owners = np.searchsorted(self._stops, indices, side="right")
         for owner in np.unique(owners):
             part, chosen = self._parts[owner], owners == owner
-            first = self._stops[owner] - len(part.rows)
-            batch[chosen] = part.mapped()[part.rows[indices[chosen] - first]]
+            first = self._stops[owner] - len(part)
+            batch[chosen] = part.take(indices[chosen] - first)
         return batch
 
-    def sampler(self, *, batch_size: int, seed: int) -> EpochSampler:
-        """Batches over all frames, by the weights given to `open_frames`."""
-        return EpochSampler(len(self), batch_size=batch_size, seed=seed, weights=self.item_weights())
+    def sampler(self, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> EpochSampler:
+        """Batches over all frames, by the weights given to `open_frames`; see `EpochSampler`."""
+        weights = self.item_weights()
+        return EpochSampler(
+            len(self), batch_size=batch_size, seed=seed, weights=weights, rank=rank, world_size=world_size
+        )
 
     def item_weights(self) -> np.ndarray | None:
         """float64 [N]: the weight of each source spread over its frames; None when no weights were given."""
@@ -62,9 +65,9 @@ class FrameDataset(Dataset[np.ndarray]):
             return None
         counts: dict[int, int] = {}
         for part in self._parts:
-            counts[part.source] = counts.get(part.source, 0) + len(part.rows)
+            counts[part.source] = counts.get(part.source, 0) + len(part)
         each = [self._weights[part.source] / counts[part.source] for part in self._parts]
-        return np.repeat(each, [len(part.rows) for part in self._parts])
+        return np.repeat(each, [len(part) for part in self._parts])
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the decoded frames and their order."""
@@ -76,7 +79,7 @@ class FrameDataset(Dataset[np.ndarray]):
             {
                 "kind": part.kind,
                 "name": part.name,
-                "frames": len(part.rows),
+                "frames": len(part),
                 "skipped": part.skipped,
                 "weight": None if self._weights is None else float(self._weights[part.source]),
                 "fingerprint": part.fingerprint,
@@ -92,6 +95,7 @@ def open_frames(
     cache_root: str | Path,
     on_error: Literal["raise", "skip"] = "raise",
     weights: Sequence[float] | None = None,
+    max_bytes: int | None = None,
     reporter: Reporter | None = None,
 ) -> FrameDataset:
     """The frames of folders of images and of episode stores, each decoded once into `cache_root`.
@@ -103,6 +107,7 @@ def open_frames(
         cache_root: the folder of caches, shared by processes.
         on_error: whether image files that cannot be read raise, or are left out with a warning.
         weights: one per source: how often the sampler draws from it; by default all frames are drawn alike.
+        max_bytes: of all caches in `cache_root` together: those not in use make room, the least recently used first.
         reporter: shows progress.
 
     Raises:
@@ -116,13 +121,12 @@ def open_frames(
         raise UsageError(f"sources: expected paths separated by commas, got {sources!r}")
     if weights is not None and (len(weights) != len(paths) or not all(w >= 0 for w in weights) or not any(weights)):
         raise UsageError(f"weights: expected {len(paths)}, one per source, none negative, not all zero; got {weights}")
-    root, shown = Path(cache_root), reporter or SilentReporter()
+    cache = FrameCaches(Path(cache_root), image_size, max_bytes, reporter or SilentReporter())
     parts: list[FramePart] = []
     for number, path in enumerate(paths):
         folder = Path(path).expanduser()
         if is_store(folder):
-            parts += store_parts(folder, size=image_size, root=root, source=number, reporter=shown)
+            parts += store_parts(folder, cache, source=number)
         else:
-            part = folder_part(folder, size=image_size, root=root, source=number, on_error=on_error, reporter=shown)
-            parts.append(part)
+            parts.append(folder_part(folder, cache, source=number, on_error=on_error))
     return FrameDataset(parts, image_size=image_size, weights=weights)

@@ -29,12 +29,22 @@ def list_images(folder: str | Path) -> list[Path]:
 
 def square(image: Image.Image, size: int) -> np.ndarray:
     """uint8 [size, size, 3]: the short side resized to `size` (bicubic, antialiased), then the centre."""
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (width - size) // 2, (height - size) // 2
-    return np.asarray(image.crop((left, top, left + size, top + size)), np.uint8)
+    return covering(image, size, size)
+
+
+def covering(image: Image.Image, height: int, width: int) -> np.ndarray:
+    """uint8 [height, width, 3]: resized (bicubic, antialiased) to just cover that, then the centre."""
+    full_width, full_height, left, top = covering_size(*image.size, width=width, height=height)
+    if (full_width, full_height) != image.size:
+        image = image.resize((full_width, full_height), Image.Resampling.BICUBIC)
+    return np.asarray(image.crop((left, top, left + width, top + height)), np.uint8)
+
+
+def covering_size(from_width: int, from_height: int, *, width: int, height: int) -> tuple[int, int, int, int]:
+    """Width and height of the resized image that just covers `width` x `height`, and where the centre begins in it."""
+    scale = max(width / from_width, height / from_height)
+    full_width, full_height = max(width, round(from_width * scale)), max(height, round(from_height * scale))
+    return full_width, full_height, (full_width - width) // 2, (full_height - height) // 2
 
 
 def read_square(path: Path, size: int) -> np.ndarray:

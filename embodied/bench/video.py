@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -16,21 +18,25 @@ GREEN, RED = (21, 128, 61), (185, 28, 28)
 CAPTION, BORDER = 28, 4  # pixels
 
 
-def write_video(path: str | Path, frames: np.ndarray, fps: float) -> None:
-    """Write uint8 [T, H, W, 3] as H.264 MP4 in yuv420p; odd sides lose their last row or column.
+def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> None:
+    """Write frames uint8 [H, W, 3] as H.264 MP4 in yuv420p; odd sides lose their last row or column.
+
+    Frames are taken one at a time, at least one; an array [T, H, W, 3] will do.
 
     Raises:
         UserError: this build of PyAV has no H.264 encoder.
     """
-    height, width = frames.shape[1] // 2 * 2, frames.shape[2] // 2 * 2
+    remaining = iter(frames)
+    first = next(remaining)
+    height, width = first.shape[0] // 2 * 2, first.shape[1] // 2 * 2
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         try:
-            stream = container.add_stream("libx264", rate=round(fps))
+            stream = container.add_stream("libx264", rate=Fraction(max(fps, 0.001)).limit_denominator(1001))
         except (av.error.FFmpegError, ValueError) as error:
             raise UserError("PyAV here has no H.264 encoder: pip install --force-reinstall av") from error
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"crf": "20"}
-        for frame in frames:
+        for frame in chain([first], remaining):
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))

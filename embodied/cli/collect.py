@@ -17,9 +17,10 @@ from rich.console import Console
 from embodied.cli.config import compose_config, positive
 from embodied.cli.reporter import RichReporter
 from embodied.cli.settings import env_options, resolve_workers, store_path
-from embodied.core.errors import UsageError
+from embodied.core.errors import UsageError, UserError
 from embodied.core.protocols import Reporter
 from embodied.core.run_folder import versions
+from embodied.datasets.disk import FileLock, disk_errors
 from embodied.datasets.episode_store import EpisodeStore, KeySpec
 from embodied.envs.rollout import collect_episodes
 from embodied.training.collect import collect
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
     reporter = RichReporter(console)
     with reporter.phase("collect"):
         store = collect_into(path, config, episodes=int(config.episodes), reporter=reporter)
-    successes = sum(episode.success for episode in store.episodes)
+    successes = sum(episode.success is True for episode in store.episodes)
     console.print(
         f"{len(store)} episodes, {successes} successful, {store.num_frames} frames: [bold]{path}[/]", highlight=False
     )
@@ -44,7 +45,23 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
 
 
 def collect_into(path: Path, config: DictConfig, *, episodes: int, reporter: Reporter) -> EpisodeStore:
-    """The store at `path` with at least `episodes` episodes made with these settings."""
+    """The store at `path` with at least `episodes` episodes made with these settings.
+
+    Raises:
+        UsageError: it was made with other settings.
+        UserError: another process is collecting into it.
+    """
+    lock = FileLock(path.parent / f".{path.name}.collect.lock")  # two would try the same seeds
+    with disk_errors(path, "taking the lock"):
+        if not lock.acquire(wait=False):
+            raise UserError(f"{lock.holder()} is collecting into {path}: wait until it is done, or stop it")
+    try:
+        return _collect_into(path, config, episodes=episodes, reporter=reporter)
+    finally:
+        lock.release()
+
+
+def _collect_into(path: Path, config: DictConfig, *, episodes: int, reporter: Reporter) -> EpisodeStore:
     options = env_options(config)
     options.pop("name")
     made = provenance(config, options)

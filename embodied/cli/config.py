@@ -50,9 +50,14 @@ def compose_config(verb: str, overrides: Sequence[str]) -> DictConfig:
             config = compose(verb, overrides=list(overrides))
             OmegaConf.resolve(config)
         except (HydraException, OmegaConfBaseException) as error:
-            raise UsageError(f"{str(error).splitlines()[0]}: see embodied {verb} --help") from error
+            raise UsageError(f"{str(error).splitlines()[0]}: see {command(verb)} --help") from error
         check_types(config, compose(verb, overrides=group_choices(parsed)), parsed)
     return config
+
+
+def command(verb: str) -> str:
+    """How a user calls the verb of a configuration: `data_import.yaml` is that of `embodied data import`."""
+    return f"embodied {verb.replace('_', ' ')}"
 
 
 def normalize(overrides: Sequence[str]) -> list[str]:
@@ -92,7 +97,7 @@ def check(verb: str, parsed: Sequence[Override]) -> None:
     for override in parsed:
         key = override.key_or_group
         if key not in names and not override.is_add() and not key.startswith("hydra."):
-            raise unknown_name(f"setting of embodied {verb}", key, names)
+            raise unknown_name(f"setting of {command(verb)}", key, names)
 
 
 def group_choices(parsed: Sequence[Override]) -> list[str]:

@@ -1,6 +1,6 @@
 """List what can be named in a command.
 
-Kinds: envs, tasks, cameras, encoders, objectives, policies, heads, experts. --json prints them for machines.
+Kinds: envs, tasks, cameras, encoders, objectives, policies, heads, experts, formats. --json prints them for machines.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from importlib.resources import files
+from typing import Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from embodied.cli.config import groups
@@ -63,6 +65,31 @@ def experts() -> Listing:
     return dict(EXPERTS)
 
 
+def formats() -> Listing:
+    from embodied.datasets import formats as found
+
+    both = {direction: found.formats(direction) for direction in found.DIRECTIONS}
+    names = dict.fromkeys(name for listed in both.values() for name in sorted(listed))
+    return {
+        name: f"{' and '.join(d for d in both if name in both[d])}: "
+        + next(listed[name].help for listed in both.values() if name in listed)
+        for name in names
+    }
+
+
+def format_table(direction: Literal["import", "export"]) -> Table:
+    """The formats of `embodied data import` or `export`, with their options and defaults."""
+    from embodied.datasets import formats as found
+
+    table = Table(title="formats", title_justify="left", title_style="bold", box=None, show_header=False)
+    for name, format in found.formats(direction).items():
+        options = ", ".join(found.described_options(direction, name))
+        table.add_row(
+            f"  [cyan]{name}[/]", escape(format.help) + (f"\n[dim]options: {escape(options)}[/]" if options else "")
+        )
+    return table
+
+
 KINDS: dict[str, Callable[[], Listing]] = {
     "envs": lambda: first_comment("env"),
     "tasks": tasks,
@@ -72,6 +99,7 @@ KINDS: dict[str, Callable[[], Listing]] = {
     "policies": lambda: first_comment("policy"),
     "heads": heads,
     "experts": experts,
+    "formats": formats,
 }
 
 

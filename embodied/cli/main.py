@@ -27,6 +27,7 @@ class Verb:
     help: str
     example: str
     config: str | None = None  # the yaml in embodied/conf whose settings it takes
+    own_help: bool = False  # the module prints its help itself
 
 
 VERBS = {
@@ -36,6 +37,12 @@ VERBS = {
     "evaluate": Verb("evaluate", "Evaluate a trained run again.", "run=runs/... episodes=100", "evaluate"),
     "collect": Verb("collect", "Collect episodes into a store.", "env=metaworld task=hammer-v3 episodes=25", "collect"),
     "pretrain": Verb("pretrain", "Pre-train an encoder.", "objective=mae data=path/to/images", "pretrain"),
+    "data": Verb(
+        "data",
+        "Import, look at, check, edit and export datasets.",
+        "import path/to/dataset to=stores/mine",
+        own_help=True,
+    ),
     "list": Verb("listing", "List envs, tasks, encoders, objectives, policies, ...", "tasks --json"),
     "doctor": Verb("doctor", "Check this machine and say how to fix it.", "--json"),
 }
@@ -65,7 +72,7 @@ def dispatch(arguments: Sequence[str], *, debug: bool) -> int:
     name, rest = arguments[0], list(arguments[1:])
     if name not in VERBS:
         raise unknown_name("command", name, VERBS)
-    if "--help" in rest or "-h" in rest:
+    if ("--help" in rest or "-h" in rest) and not VERBS[name].own_help:
         print_verb_help(name)
         return 0
     module = import_module(f"embodied.cli.{VERBS[name].module}")
@@ -121,11 +128,15 @@ def print_verb_help(name: str) -> None:
     console.print(f"  embodied {name} {verb.example}\n", highlight=False, markup=False)
     if module.__doc__ and "\n" in module.__doc__.strip():
         console.print(module.__doc__.strip().split("\n", 1)[1].strip() + "\n", highlight=False, markup=False)
-    if verb.config is None:
-        return
+    if verb.config is not None:
+        print_settings(console, verb.config)
+
+
+def print_settings(console: Console, config: str) -> None:
+    """The settings in a verb's yaml and in those of its groups, with their comments."""
     from embodied.cli.config import groups
 
-    for title, path in config_files(verb.config, groups()):
+    for title, path in config_files(config, groups()):
         console.print(f"[bold]{title}[/]", highlight=False)
         text = files("embodied.conf").joinpath(path).read_text(encoding="utf-8")
         console.print("\n".join("  " + line for line in settings_text(text)), highlight=False, markup=False)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # what only moves data must not pay two seconds for torch
+    import torch
+    from torch import Tensor
 
 IMAGE_PREFIX = "observation.images."
 STATE = "observation.state"  # float32 [P]: proprioception that a real robot has

@@ -33,7 +33,7 @@ class StoredEpisode(Protocol):
     """An entry of a store's index."""
 
     @property
-    def seed(self) -> int: ...
+    def seed(self) -> int | None: ...
 
 
 class AppendableStore(Protocol):
@@ -67,7 +67,7 @@ def collect(
     on the arguments alone, not on workers or interruptions.
 
     Args:
-        store: may hold the first of these episodes already; collecting goes on at the seed after its last.
+        store: may hold the first of these episodes already; collecting goes on at the seed after the last one.
         collector: runs the simulator.
         episodes: how many the store shall hold.
         first_seed: of the first episode.
@@ -81,7 +81,8 @@ def collect(
     done = len(store.episodes)
     if done >= episodes:
         return
-    start = store.episodes[-1].seed + 1 if done else first_seed
+    last = next((episode.seed for episode in reversed(store.episodes) if episode.seed is not None), None)
+    start = first_seed if last is None else last + 1
     with closing(collector(count(start))) as stream:  # which may hold simulator processes
         wanted = _successes(stream, only_successes=only_successes, max_failures=max_failures)
         numbered = zip(range(done, episodes), wanted, strict=False)

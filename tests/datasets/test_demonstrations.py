@@ -6,7 +6,7 @@ import torch
 
 from embodied.core.errors import UsageError
 from embodied.datasets.demonstrations import Demonstrations
-from embodied.datasets.windows import history_indices
+from embodied.datasets.window_index import history_indices
 
 
 def test_history_repeats_the_first_frame_of_each_episode():

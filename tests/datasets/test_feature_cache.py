@@ -14,8 +14,14 @@ from torch import nn
 
 from embodied.core.errors import UsageError, UserError
 from embodied.core.reporting import SilentReporter
+from embodied.datasets.array_cache import ArrayCache
+from embodied.datasets.bfloat16 import from_bfloat16, to_bfloat16
+from embodied.datasets.cache_space import list_caches, prune
+from embodied.datasets.demonstrations import Demonstrations
 from embodied.datasets.episode_store import EpisodeStore, KeySpec
-from embodied.datasets.feature_cache import FeatureCache, encode_store, list_caches, prune
+from embodied.datasets.feature_cache import FeatureCache, FrozenEncoder, encode_store, encode_with_all
+from embodied.datasets.materialized import materialize
+from embodied.datasets.npy_rows import ArraySpec
 
 IMAGE = "observation.images.front"
 ROWS = np.arange(60, dtype=np.float32).reshape(10, 2, 3)
@@ -251,6 +257,96 @@ def test_an_encoder_that_fails_half_way_is_gone_on_from_there(tmp_path):
     assert files(cache) == files(encode(store, Flat(), tmp_path / "d"))
 
 
+def test_bfloat16_rounds_as_torch_does():
+    bits = np.random.default_rng(0).integers(0, 1 << 32, 20000, dtype=np.uint32)
+    values = np.concatenate([bits.view(np.float32), np.float32([0, -0.0, np.inf, -np.inf, np.nan, 3.4e38])])
+    rounded = torch.from_numpy(values).to(torch.bfloat16)
+    finite = ~np.isnan(values)
+    assert np.array_equal(to_bfloat16(values)[finite], rounded.view(torch.uint16).numpy()[finite])
+    assert np.isnan(from_bfloat16(to_bfloat16(values[~finite]))).all()
+    assert np.array_equal(from_bfloat16(to_bfloat16(values)), rounded.float().numpy(), equal_nan=True)
+    assert to_bfloat16(np.float32(1.5)).shape == () and to_bfloat16(np.ones((2, 3), np.float32)).shape == (2, 3)
+
+
+def test_bfloat16_features_are_read_as_float32(tmp_path):
+    store, _ = make_store(tmp_path / "s")
+    exact, cache = (encode(store, Flat(), tmp_path / "c", dtype=dtype) for dtype in ("float32", "bfloat16"))
+    assert cache.key != exact.key and cache.array("tokens").dtype == np.uint16
+    wanted = torch.from_numpy(exact.rows("tokens")[:]).bfloat16()
+    assert np.array_equal(cache.rows("tokens")[2:9], wanted[2:9].float().numpy())
+    arguments = {"state": np.zeros((11, 1), np.float32), "action": np.zeros((11, 1), np.float32)}
+    demonstrations = Demonstrations(cache.rows("tokens"), **arguments, lengths=[6, 5], history=2)
+    assert torch.equal(
+        demonstrations.batch(np.array([1, 6]))["features"], wanted[torch.tensor([[0, 1], [6, 6]])].float()
+    )
+    with pytest.raises(UserError, match="nan, infinity"):
+        open_cache(tmp_path, dtype="bfloat16").write(0, {"tokens": ROWS[:1], "pooled": np.full((1, 3), 3.4e39)})
+    with pytest.raises(UsageError, match="did you mean bfloat16"):
+        encode(store, Flat(), tmp_path / "c", dtype="bfloat")
+
+
+def test_materialised_frames_are_encoded_like_those_of_the_store(tmp_path):
+    store, _ = make_store(tmp_path / "s")
+    data = materialize(store, keys=[IMAGE], cache_root=tmp_path / "m")
+    there = encode(store, Flat(), tmp_path / "a", frames=data.rows[IMAGE])
+    assert files(there) == files(encode(store, Flat(), tmp_path / "b"))
+    small = materialize(store, keys=[IMAGE], image_size=2, cache_root=tmp_path / "m")
+    with pytest.raises(UsageError, match=r"frames: expected uint8 \[11, 4, 4, 3\] as in the store, got uint8 \(11, 2"):
+        encode(store, Flat(), tmp_path / "a", frames=small.rows[IMAGE])
+
+
+def test_several_encoders_share_decoded_frames(tmp_path, monkeypatch):
+    store, _ = make_store(tmp_path / "s")
+    second = Flat()
+    second.matrix.data *= 2
+    read, calls = EpisodeStore.read, []
+    monkeypatch.setattr(EpisodeStore, "read", lambda self, *rest: calls.append(rest) or read(self, *rest))
+    encoders = {"a": FrozenEncoder(Flat(), "one", ["tokens"]), "b": FrozenEncoder(second, "two", ["pooled"])}
+    options = {"image_key": IMAGE, "cache_root": tmp_path / "c", "device": "cpu", "reporter": SilentReporter()}
+    found = encode_with_all(store, encoders, batch_size=4, **options)
+    assert calls == [(IMAGE, 0, 11)]
+    monkeypatch.undo()
+    assert files(found["a"]) == files(encode(store, Flat(), tmp_path / "d", outputs=["tokens"]))
+    assert files(found["b"]) == files(encode(store, second, tmp_path / "d", outputs=["pooled"]))
+    with pytest.raises(UsageError, match="unknown image key"):
+        encode_with_all(store, encoders, **{**options, "image_key": "observation.images.frond"})
+
+
+def open_parts(root, **changes):
+    outputs = {"a": ArraySpec("float32", (2, 3)), "b": ArraySpec("int64", ())}
+    return ArrayCache(root, **{"identity": {"n": 1}, "outputs": outputs, "num_rows": 10, "file_bytes": 80, **changes})
+
+
+def test_an_output_is_cut_into_files_of_bounded_size(tmp_path):
+    with open_parts(tmp_path) as cache:
+        cache.write(0, {"a": ROWS[:5], "b": np.arange(5)})
+    with open_parts(tmp_path) as cache:
+        assert cache.done == 5
+        cache.write(5, {"a": ROWS[5:], "b": np.arange(5, 10)})
+        rows = cache.rows("a")
+        assert [np.load(path).shape for path in rows.paths] == [(3, 2, 3)] * 3 + [(1, 2, 3)]
+        assert np.array_equal(cache.array("b"), np.arange(10))
+        with pytest.raises(UsageError, match="lies in 4 files"):
+            cache.array("a")
+    order = np.array([[9, 0, 5], [3, 3, 8]])
+    assert np.array_equal(rows[order], ROWS[order]) and np.array_equal(rows[2:8], ROWS[2:8])
+    assert np.array_equal(rows[-1], ROWS[9]) and rows[4:4].shape == (0, 2, 3)
+    with pytest.raises(IndexError, match="0 to 9"):
+        rows[np.array([10])]
+    assert open_parts(tmp_path, file_bytes=None).path != cache.path
+    sound = rows.paths[2].read_bytes()
+    rows.paths[2].write_bytes(sound[:-1] + b"?")
+    assert open_parts(tmp_path).done == 0  # found damaged
+
+
+def test_values_that_are_not_finite_stay_where_they_are_data(tmp_path):
+    values = ROWS.copy()
+    values[2, 0, 0], values[3, 1, 1] = np.nan, np.inf
+    cache = open_parts(tmp_path, finite=False)
+    cache.write(0, {"a": values, "b": np.arange(10)})
+    assert np.array_equal(cache.rows("a")[:], values, equal_nan=True)
+
+
 def test_wrong_arguments_are_refused(tmp_path):
     store, _ = make_store(tmp_path / "s")
     with pytest.raises(UsageError, match="unknown image key"):
@@ -269,10 +365,11 @@ import numpy as np
 from embodied.core.reporting import SilentReporter
 from embodied.datasets.feature_cache import FeatureCache
 
-def compute(start, stop):
-    time.sleep(0.002)
-    rows = np.stack([np.random.default_rng(row).normal(size=(16, 32)) for row in range(start, stop)])
-    return {"tokens": rows, "pooled": rows.mean(axis=1)}
+def compute(ranges):
+    for start, stop in ranges:
+        time.sleep(0.002)
+        rows = np.stack([np.random.default_rng(row).normal(size=(16, 32)) for row in range(start, stop)])
+        yield {"tokens": rows, "pooled": rows.mean(axis=1)}
 
 def build():
     cache = FeatureCache.open_or_create(
