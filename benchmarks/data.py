@@ -33,11 +33,11 @@ from data_sides import (
 )
 
 from embodied.core.reporting import SilentReporter
-from embodied.datasets.episode_store import EpisodeStore, KeySpec
-from embodied.datasets.materialized import Materialized, materialize
-from embodied.datasets.npy_rows import Rows
-from embodied.datasets.streaming import StreamingWindows
-from embodied.datasets.windows import WindowDataset
+from embodied.datasets.loading.materialized import Materialized, materialize
+from embodied.datasets.loading.npy_rows import Rows
+from embodied.datasets.loading.streaming import StreamingWindows
+from embodied.datasets.loading.windows import WindowDataset
+from embodied.datasets.store.episode_store import EpisodeStore, KeySpec
 
 EPISODE = 100
 SIZES = {96: 3000, 224: 800}  # frames

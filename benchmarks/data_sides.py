@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import zarr
 
-from embodied.datasets.episode_store import EpisodeStore
-from embodied.datasets.materialized import Materialized
-from embodied.datasets.windows import WindowDataset
+from embodied.datasets.loading.materialized import Materialized
+from embodied.datasets.loading.windows import WindowDataset
+from embodied.datasets.store.episode_store import EpisodeStore
 
 WINDOW, BATCH = 8, 64
 OFFSETS = np.arange(1 - WINDOW, 1)

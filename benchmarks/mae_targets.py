@@ -23,8 +23,8 @@ from embodied.cli.pretrain import expand
 from embodied.core.files import cache_folder
 from embodied.core.protocols import ENVIRONMENT_STATE
 from embodied.core.reporting import SilentReporter
-from embodied.datasets.episode_store import EpisodeStore
-from embodied.datasets.frames import open_frames
+from embodied.datasets.loading.frames import open_frames
+from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.encoders.vit import ViTEncoder
 from embodied.objectives.masked.mae import MAE
 from embodied.training.pretrain import pretrain

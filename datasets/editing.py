@@ -18,10 +18,10 @@ import numpy as np
 from embodied.core.errors import UsageError, UserError, unknown_name
 from embodied.core.protocols import Reporter
 from embodied.core.seeding import numpy_generator
-from embodied.datasets.episode_index import JPEG, EpisodeInfo, KeySpec
 from embodied.datasets.episode_source import BLOCK_BYTES
-from embodied.datasets.episode_store import EpisodeStore
 from embodied.datasets.resumable_store import resumable_store
+from embodied.datasets.store.episode_index import JPEG, EpisodeInfo, KeySpec
+from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.datasets.ticking import ticking
 
 PROVENANCE = "edit"

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from embodied.datasets.episode_index import KeySpec
+from embodied.datasets.store.episode_index import KeySpec
 
 BLOCK_BYTES = 32 << 20  # an importer gives blocks of about this size, so that memory does not grow with an episode
 

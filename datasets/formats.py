@@ -12,8 +12,8 @@ from types import ModuleType
 from typing import Any, Literal
 
 from embodied.core.errors import UsageError, UserError, unknown_name
-from embodied.datasets.episode_index import is_store
 from embodied.datasets.episode_source import EpisodeSource, Format
+from embodied.datasets.store.episode_index import is_store
 
 Direction = Literal["import", "export"]
 DIRECTIONS: tuple[Direction, ...] = ("import", "export")

@@ -20,12 +20,12 @@ import numpy as np
 from embodied.core.errors import UsageError, UserError
 from embodied.core.protocols import Reporter
 from embodied.core.run_folder import versions
-from embodied.datasets.episode_index import EpisodeInfo, KeySpec
 from embodied.datasets.episode_source import EpisodeSource, SourceEpisode
-from embodied.datasets.episode_store import EpisodeStore
 from embodied.datasets.key_casting import ImageOptions
 from embodied.datasets.key_mapping import KeyMapping
 from embodied.datasets.resumable_store import resumable_store
+from embodied.datasets.store.episode_index import EpisodeInfo, KeySpec
+from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.datasets.ticking import ticking
 
 PROVENANCE = "import"

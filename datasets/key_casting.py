@@ -26,7 +26,7 @@ import numpy as np
 
 from embodied.core.errors import UsageError, UserError, unknown_name
 from embodied.core.protocols import ACTION, DONE, ENVIRONMENT_STATE, IMAGE_PREFIX, REWARD, STATE, SUCCESS
-from embodied.datasets.episode_index import KeySpec
+from embodied.datasets.store.episode_index import KeySpec
 
 DEPTH_PREFIX = "observation.depth."
 RAW_PREFIX = "observation.raw."

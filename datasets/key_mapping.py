@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from embodied.core.errors import UsageError, unknown_name
-from embodied.datasets.episode_index import KeySpec
 from embodied.datasets.key_casting import ImageOptions, cast, cast_spec
+from embodied.datasets.store.episode_index import KeySpec
 
 Sources = dict[str, tuple[str, ...]]
 _YAML_WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})

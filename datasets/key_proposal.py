@@ -10,9 +10,9 @@ import numpy as np
 
 from embodied.core.errors import UsageError, unknown_name
 from embodied.core.protocols import ACTION, DONE, ENVIRONMENT_STATE, IMAGE_PREFIX, REWARD, STATE, SUCCESS
-from embodied.datasets.episode_index import KeySpec
 from embodied.datasets.key_casting import DEPTH_PREFIX, RAW_PREFIX, SCALARS, TIMESTAMP, ImageOptions, cast_spec
 from embodied.datasets.key_mapping import KeyMapping, Sources, in_source_order, own_name
+from embodied.datasets.store.episode_index import KeySpec
 
 _SMALLEST_IMAGE = 8  # pixels: uint8 [H, W, 3] below this is no picture
 _ENDS = r"terminals?|terminat(ed|ions?)|truncat(ed|ions?)|timeouts?"  # Gymnasium's two ways to end, joined

@@ -9,10 +9,10 @@ from typing import Any
 
 from embodied.core.errors import UsageError, UserError
 from embodied.core.files import hash_json
-from embodied.datasets.disk import FileLock, disk_errors
-from embodied.datasets.episode_index import KeySpec
-from embodied.datasets.episode_store import EpisodeStore
-from embodied.datasets.storage import open_storage
+from embodied.datasets.storage.disk import FileLock, disk_errors
+from embodied.datasets.storage.location import open_storage
+from embodied.datasets.store.episode_index import KeySpec
+from embodied.datasets.store.episode_store import EpisodeStore
 
 
 @contextmanager

@@ -22,16 +22,16 @@ import numpy as np
 from embodied.core.errors import UsageError, UserError
 from embodied.core.files import atomic_path
 from embodied.core.protocols import Reporter
-from embodied.datasets.disk import disk_errors
-from embodied.datasets.episode_index import KeySpec
 from embodied.datasets.episode_source import Format
-from embodied.datasets.episode_store import EpisodeStore
 from embodied.datasets.exporters.lerobot_columns import TIMESTAMP, plan_columns
 from embodied.datasets.exporters.lerobot_folder import LeRobotFolder
 from embodied.datasets.exporters.lerobot_tasks import EpisodeTasks
-from embodied.datasets.parquet_files import arrow
-from embodied.datasets.video_files import TOLERANCE_S
-from embodied.datasets.video_writer import encoder_options
+from embodied.datasets.files.parquet_files import arrow
+from embodied.datasets.files.video_files import TOLERANCE_S
+from embodied.datasets.files.video_writer import encoder_options
+from embodied.datasets.storage.disk import disk_errors
+from embodied.datasets.store.episode_index import KeySpec
+from embodied.datasets.store.episode_store import EpisodeStore
 
 FORMAT = Format("lerobot", "LeRobotDataset v3.0, a folder that the lerobot package loads")
 

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from embodied.core.protocols import SUCCESS
-from embodied.datasets.episode_index import KeySpec, may_lack_values
-from embodied.datasets.episode_store import EpisodeStore
-from embodied.datasets.parquet_files import arrow
+from embodied.datasets.files.parquet_files import arrow
+from embodied.datasets.store.episode_index import KeySpec, may_lack_values
+from embodied.datasets.store.episode_store import EpisodeStore
 
 TIMESTAMP, TASK_INDEX = "timestamp", "task_index"
 DEFAULTS = {

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from embodied.datasets.parquet_files import arrow
-from embodied.datasets.video_writer import VideoWriter
+from embodied.datasets.files.parquet_files import arrow
+from embodied.datasets.files.video_writer import VideoWriter
 
 GROUP_BYTES = 64 << 20  # of an episode's rows: more become several row groups, so that they fit in memory
 _EPISODES_AT_ONCE = 100

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 
 from embodied.core.files import write_json
-from embodied.datasets.episode_index import EpisodeInfo
 from embodied.datasets.episode_source import BLOCK_BYTES
-from embodied.datasets.episode_store import EpisodeStore
 from embodied.datasets.exporters.lerobot_columns import DEFAULTS, TASK_INDEX, TIMESTAMP, Column, schema
 from embodied.datasets.exporters.lerobot_files import (
     DATA_PATH,
@@ -25,7 +23,9 @@ from embodied.datasets.exporters.lerobot_files import (
     write_tasks,
 )
 from embodied.datasets.exporters.lerobot_tasks import EpisodeTasks
-from embodied.datasets.running_statistics import EpisodeStatistics, RunningStatistics, statistics_shape
+from embodied.datasets.store.episode_index import EpisodeInfo
+from embodied.datasets.store.episode_store import EpisodeStore
+from embodied.datasets.store.running_statistics import EpisodeStatistics, RunningStatistics, statistics_shape
 
 _VERSION = "v3.0"
 _MOST_FRAMES = 1024  # in a block

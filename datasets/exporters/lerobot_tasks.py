@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from embodied.datasets.episode_index import EpisodeInfo
-from embodied.datasets.episode_store import EpisodeStore
+from embodied.datasets.store.episode_index import EpisodeInfo
+from embodied.datasets.store.episode_store import EpisodeStore
 
 _KEY = "task_index"
 

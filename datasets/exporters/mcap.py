@@ -26,13 +26,13 @@ import numpy as np
 from embodied.core.errors import UsageError, UserError, unknown_name
 from embodied.core.files import atomic_path
 from embodied.core.protocols import Reporter
-from embodied.datasets.bag_record import NAME, BagRecord, KeyRecord
-from embodied.datasets.disk import disk_errors
-from embodied.datasets.episode_index import EpisodeInfo
 from embodied.datasets.episode_source import BLOCK_BYTES, Format
-from embodied.datasets.episode_store import EpisodeStore
-from embodied.datasets.ros_writing import RosTypes, Track, track_of
-from embodied.datasets.time_alignment import NS
+from embodied.datasets.exporters.ros_writing import RosTypes, Track, track_of
+from embodied.datasets.files.bag_record import NAME, BagRecord, KeyRecord
+from embodied.datasets.importers.time_alignment import NS
+from embodied.datasets.storage.disk import disk_errors
+from embodied.datasets.store.episode_index import EpisodeInfo
+from embodied.datasets.store.episode_store import EpisodeStore
 
 FORMAT = Format("mcap", "ROS 2 bags with MCAP storage, one per episode")
 

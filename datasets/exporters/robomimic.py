@@ -28,13 +28,13 @@ import numpy as np
 from embodied.core.errors import UsageError, UserError
 from embodied.core.files import atomic_path
 from embodied.core.protocols import ACTION, DONE, IMAGE_PREFIX, REWARD, SUCCESS, Reporter
-from embodied.datasets.disk import disk_errors
-from embodied.datasets.episode_index import EpisodeInfo, KeySpec
 from embodied.datasets.episode_source import Format
-from embodied.datasets.episode_store import EpisodeStore
-from embodied.datasets.foreign_keys import frames_per_block
-from embodied.datasets.hdf5_files import import_h5py
-from embodied.datasets.hdf5_writing import create_hdf5
+from embodied.datasets.files.hdf5_files import import_h5py
+from embodied.datasets.files.hdf5_writing import create_hdf5
+from embodied.datasets.importers.foreign_keys import frames_per_block
+from embodied.datasets.storage.disk import disk_errors
+from embodied.datasets.store.episode_index import EpisodeInfo, KeySpec
+from embodied.datasets.store.episode_store import EpisodeStore
 
 FORMAT = Format("robomimic", "robomimic's HDF5, read by its SequenceDataset")
 

@@ -26,12 +26,12 @@ import numpy as np
 
 from embodied.core.errors import UsageError, UserError, unknown_name
 from embodied.core.protocols import IMAGE_PREFIX
-from embodied.datasets.encoded_images import as_rgb, as_square, decode_image, decode_npy
-from embodied.datasets.episode_index import KeySpec
 from embodied.datasets.episode_source import BLOCK_BYTES, Block, EpisodeSource, Format, SourceEpisode
+from embodied.datasets.files.encoded_images import as_rgb, as_square, decode_image, decode_npy
+from embodied.datasets.files.video_files import SUFFIXES as VIDEO_SUFFIXES
+from embodied.datasets.importers.media_folders import holds_only, list_files, name_of, task_of
 from embodied.datasets.key_casting import DEPTH_PREFIX, RAW_PREFIX
-from embodied.datasets.media_folders import holds_only, list_files, name_of, task_of
-from embodied.datasets.video_files import SUFFIXES as VIDEO_SUFFIXES
+from embodied.datasets.store.episode_index import KeySpec
 
 NPY = ".npy"
 JPEG_SUFFIXES = frozenset({".jpg", ".jpeg"})

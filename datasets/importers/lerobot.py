@@ -23,15 +23,15 @@ from typing import Any
 import numpy as np
 
 from embodied.core.errors import UsageError, UserError
-from embodied.datasets.encoded_images import decode_image, is_lossy
-from embodied.datasets.episode_index import KeySpec
 from embodied.datasets.episode_source import BLOCK_BYTES, Block, Format, SourceEpisode
-from embodied.datasets.foreign_json import plain_json
+from embodied.datasets.files.encoded_images import decode_image, is_lossy
+from embodied.datasets.files.foreign_json import plain_json
+from embodied.datasets.files.parquet_files import column_array
+from embodied.datasets.files.video_files import TOLERANCE_S, VideoFile
 from embodied.datasets.importers.lerobot_episodes import read_episodes, read_subtasks, read_tasks
 from embodied.datasets.importers.lerobot_metadata import INFO, Entry, Feature, Info, read_info
 from embodied.datasets.importers.lerobot_rows import EpisodeRows, image_bytes
-from embodied.datasets.parquet_files import column_array
-from embodied.datasets.video_files import TOLERANCE_S, VideoFile
+from embodied.datasets.store.episode_index import KeySpec
 
 FORMAT = Format(
     "lerobot",

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from embodied.core.errors import UserError
+from embodied.datasets.files.parquet_files import read_rows
 from embodied.datasets.importers.lerobot_metadata import Clip, Entry, Info, check_entries, read_json_lines, whole
-from embodied.datasets.parquet_files import read_rows
 
 _EPISODES = "meta/episodes"
 _TASKS = "meta/tasks.parquet"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from embodied.core.errors import UserError
-from embodied.datasets.foreign_json import parse_object, read_object
+from embodied.datasets.files.foreign_json import parse_object, read_object
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 INFO = "meta/info.json"

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from embodied.core.errors import UserError
-from embodied.datasets.episode_index import KeySpec
+from embodied.datasets.files.parquet_files import ParquetRows, arrow_errors, column_array, read_columns
 from embodied.datasets.importers.lerobot_metadata import Entry, Info
-from embodied.datasets.parquet_files import ParquetRows, arrow_errors, column_array, read_columns
+from embodied.datasets.store.episode_index import KeySpec
 
 _EPISODE, _FRAME = "episode_index", "frame_index"
 _INT = KeySpec("int64", ())

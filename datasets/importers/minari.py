@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from embodied.core.errors import UsageError, UserError
-from embodied.datasets.episode_checks import checked_fps
 from embodied.datasets.episode_source import Block, Format, SourceEpisode
-from embodied.datasets.foreign_json import parse_object, plain_json, read_object
-from embodied.datasets.foreign_keys import Found, choose_keys, names_to_exclude, require_alike
-from embodied.datasets.minari_arrow import ArrowEpisodes
-from embodied.datasets.minari_hdf5 import FILE_NAME, Hdf5Episodes
-from embodied.datasets.minari_layout import INFOS, OBSERVATIONS, Episodes, texts
+from embodied.datasets.files.foreign_json import parse_object, plain_json, read_object
+from embodied.datasets.importers.foreign_keys import Found, choose_keys, names_to_exclude, require_alike
+from embodied.datasets.importers.minari_arrow import ArrowEpisodes
+from embodied.datasets.importers.minari_hdf5 import FILE_NAME, Hdf5Episodes
+from embodied.datasets.importers.minari_layout import INFOS, OBSERVATIONS, Episodes, texts
+from embodied.datasets.store.episode_checks import checked_fps
 
 _METADATA = "metadata.json"
 _SPACES = frozenset({"observation_space", "action_space"})

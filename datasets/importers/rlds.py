@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 
 from embodied.core.errors import UsageError, UserError, unknown_name
-from embodied.datasets.episode_index import KeySpec
 from embodied.datasets.episode_source import BLOCK_BYTES, Block, EpisodeSource, Format, SourceEpisode
-from embodied.datasets.tf_example import FeatureList, parse_example
-from embodied.datasets.tfds_features import FILE_NAME, TfdsFeature, load_features
-from embodied.datasets.tfds_folders import dataset_folder, described, has_dataset, record_counts, split_files
-from embodied.datasets.tfds_notes import is_codes, is_notable, noted, text_of
-from embodied.datasets.tfds_steps import RAGGED_VALUES, NotStorableError, StepValues, step_count
-from embodied.datasets.tfrecord_files import RecordSpan, read_record, record_spans
+from embodied.datasets.files.tf_example import FeatureList, parse_example
+from embodied.datasets.files.tfrecord_files import RecordSpan, read_record, record_spans
+from embodied.datasets.importers.tfds_features import FILE_NAME, TfdsFeature, load_features
+from embodied.datasets.importers.tfds_folders import dataset_folder, described, has_dataset, record_counts, split_files
+from embodied.datasets.importers.tfds_notes import is_codes, is_notable, noted, text_of
+from embodied.datasets.importers.tfds_steps import RAGGED_VALUES, NotStorableError, StepValues, step_count
+from embodied.datasets.store.episode_index import KeySpec
 
 _STEPS = "steps/"
 # Where Open-X keeps the instruction, most usual first; `instruction` may be a vector of character codes.

@@ -17,12 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from embodied.core.errors import UsageError, UserError
-from embodied.datasets.episode_checks import checked_fps
-from embodied.datasets.episode_index import KeySpec
 from embodied.datasets.episode_source import Block, Format, SourceEpisode
-from embodied.datasets.foreign_json import plain_json
-from embodied.datasets.foreign_keys import choose_keys, names_to_exclude, require_alike
-from embodied.datasets.hdf5_files import (
+from embodied.datasets.files.foreign_json import plain_json
+from embodied.datasets.files.hdf5_files import (
     attributes,
     child,
     frame_spec,
@@ -34,7 +31,10 @@ from embodied.datasets.hdf5_files import (
     subgroup,
     tree,
 )
-from embodied.datasets.robomimic_layout import demonstrations, filter_keys, is_demonstration, json_attribute
+from embodied.datasets.importers.foreign_keys import choose_keys, names_to_exclude, require_alike
+from embodied.datasets.importers.robomimic_layout import demonstrations, filter_keys, is_demonstration, json_attribute
+from embodied.datasets.store.episode_checks import checked_fps
+from embodied.datasets.store.episode_index import KeySpec
 
 _LONG = frozenset({"num_samples", "model_file", "ep_meta"})  # attributes that are not kept as notes
 _NEXT = frozenset({"next_obs"})

@@ -16,8 +16,8 @@ from typing import Any, cast
 
 from embodied.core.errors import UsageError
 from embodied.datasets.episode_source import Format
-from embodied.datasets.ros_bag_folders import SUFFIXES, find_bags, is_bag_folder, open_bag
-from embodied.datasets.ros_options import (
+from embodied.datasets.importers.ros_bag_folders import SUFFIXES, find_bags, is_bag_folder, open_bag
+from embodied.datasets.importers.ros_options import (
     CLOCKS,
     GAPS,
     checked_choice,
@@ -27,9 +27,9 @@ from embodied.datasets.ros_options import (
     methods_by_topic,
     with_angles,
 )
-from embodied.datasets.ros_planning import Alignment
-from embodied.datasets.ros_selection import DEFAULT_TASK, select
-from embodied.datasets.ros_source import RosbagSource
+from embodied.datasets.importers.ros_planning import Alignment
+from embodied.datasets.importers.ros_selection import DEFAULT_TASK, select
+from embodied.datasets.importers.ros_source import RosbagSource
 
 
 def _recognizes(path: Path) -> bool:

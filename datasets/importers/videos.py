@@ -17,13 +17,13 @@ import numpy as np
 
 from embodied.core.errors import UsageError, UserError, unknown_name
 from embodied.core.protocols import IMAGE_PREFIX
-from embodied.datasets.encoded_images import as_square
-from embodied.datasets.episode_index import KeySpec
 from embodied.datasets.episode_source import BLOCK_BYTES, Block, EpisodeSource, Format, SourceEpisode
-from embodied.datasets.image_files import SUFFIXES as IMAGE_SUFFIXES
-from embodied.datasets.media_folders import holds_only, list_files, name_of, task_of
-from embodied.datasets.resampling import evenly_timed
-from embodied.datasets.video_files import SUFFIXES, VideoFile
+from embodied.datasets.files.encoded_images import as_square
+from embodied.datasets.files.image_files import SUFFIXES as IMAGE_SUFFIXES
+from embodied.datasets.files.video_files import SUFFIXES, VideoFile
+from embodied.datasets.importers.media_folders import holds_only, list_files, name_of, task_of
+from embodied.datasets.importers.resampling import evenly_timed
+from embodied.datasets.store.episode_index import KeySpec
 
 ON_ERROR = ("raise", "skip")
 _SAME_RATE = 5e-4  # relative; 29.97 and 30 differ

@@ -3,7 +3,7 @@
     train-000000.tar: walk/0001.jpg, walk/0001.action.npy, walk/0001.json, walk/0002.jpg, ...
 
 What makes an episode is said by an option: each sample, each shard, or all samples whose keys are alike up to the last
-`/`. `datasets.webdataset_fields` has the kinds of files. Nothing is extracted to disk, and nothing is unpickled.
+`/`. `webdataset_fields` has the kinds of files. Nothing is extracted to disk, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 
 from embodied.core.errors import UsageError, UserError, unknown_name
-from embodied.datasets.episode_index import KeySpec
 from embodied.datasets.episode_source import EpisodeSource, Format, SourceEpisode
-from embodied.datasets.tar_files import TarFile
-from embodied.datasets.webdataset_fields import (
+from embodied.datasets.files.tar_files import TarFile
+from embodied.datasets.importers.webdataset_fields import (
     TASK_NAMES,
     fields_of,
     texts_of,
 )
-from embodied.datasets.webdataset_reader import SampleReader
-from embodied.datasets.webdataset_shards import Sample, common_folder, is_shards, samples_of, shard_files
+from embodied.datasets.importers.webdataset_reader import SampleReader
+from embodied.datasets.importers.webdataset_shards import Sample, common_folder, is_shards, samples_of, shard_files
+from embodied.datasets.store.episode_index import KeySpec
 
 EPISODES = ("sample", "shard", "key")
 _log = logging.getLogger(__name__)

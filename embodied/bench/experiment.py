@@ -19,9 +19,9 @@ from embodied.core.files import cache_folder
 from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, FEATURES, STATE, Policy, Reporter, image_key
 from embodied.core.run_folder import RunFolder
 from embodied.core.seeding import derive_seed
-from embodied.datasets.demonstrations import Demonstrations
-from embodied.datasets.episode_store import EpisodeStore
-from embodied.datasets.feature_cache import encode_store
+from embodied.datasets.loading.demonstrations import Demonstrations
+from embodied.datasets.loading.feature_cache import encode_store
+from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.encoders.artifact import fingerprint
 from embodied.encoders.load import load_encoder
 from embodied.envs.vector import make_vector_env, reset_slots

@@ -13,7 +13,7 @@ from torch import nn
 from embodied.bench.plots import save_image_grid
 from embodied.core.run_folder import versions
 from embodied.core.seeding import numpy_generator, torch_generator
-from embodied.datasets.frames import FrameDataset
+from embodied.datasets.loading.frames import FrameDataset
 
 PICTURES = 8
 

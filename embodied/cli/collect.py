@@ -20,8 +20,8 @@ from embodied.cli.settings import env_options, resolve_workers, store_path
 from embodied.core.errors import UsageError, UserError
 from embodied.core.protocols import Reporter
 from embodied.core.run_folder import versions
-from embodied.datasets.disk import FileLock, disk_errors
-from embodied.datasets.episode_store import EpisodeStore, KeySpec
+from embodied.datasets.storage.disk import FileLock, disk_errors
+from embodied.datasets.store.episode_store import EpisodeStore, KeySpec
 from embodied.envs.rollout import collect_episodes
 from embodied.training.collect import collect
 

@@ -14,7 +14,7 @@ from embodied.cli.episode_numbers import episode_numbers
 from embodied.cli.frames_reporter import FramesReporter
 from embodied.core.errors import UsageError
 from embodied.datasets.editing import copy_part, merge, select, split_episodes
-from embodied.datasets.episode_store import EpisodeStore
+from embodied.datasets.store.episode_store import EpisodeStore
 
 _PARTS = ("train", "val", "test")
 

@@ -12,8 +12,8 @@ from embodied.cli.data import format_options, required_path
 from embodied.cli.frames_reporter import FramesReporter
 from embodied.core.errors import UsageError
 from embodied.core.run_folder import Stopwatch
-from embodied.datasets.episode_store import EpisodeStore
 from embodied.datasets.formats import checked_options, exporter, formats
+from embodied.datasets.store.episode_store import EpisodeStore
 
 
 def run_export(config: DictConfig) -> int:

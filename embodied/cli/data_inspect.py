@@ -16,8 +16,8 @@ from rich.table import Table
 
 from embodied.cli.data import listed, required_path
 from embodied.datasets.editing import chosen_keys
-from embodied.datasets.episode_store import EpisodeStore
-from embodied.datasets.storage import open_storage
+from embodied.datasets.storage.location import open_storage
+from embodied.datasets.store.episode_store import EpisodeStore
 
 _ELEMENTS_SHOWN = 64  # of a key in the table of statistics; --json has all
 _TASKS_SHOWN = 10

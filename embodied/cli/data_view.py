@@ -17,9 +17,9 @@ from embodied.cli.episode_numbers import episode_numbers
 from embodied.cli.frames_reporter import FramesReporter
 from embodied.core.errors import UsageError, UserError
 from embodied.core.files import atomic_path
-from embodied.datasets.contact_sheet import contact_sheet, video_frames
-from embodied.datasets.disk import disk_errors
-from embodied.datasets.episode_store import EpisodeStore
+from embodied.datasets.storage.disk import disk_errors
+from embodied.datasets.store.episode_store import EpisodeStore
+from embodied.datasets.viewing.contact_sheet import contact_sheet, video_frames
 
 
 def run_view(config: DictConfig) -> int:
@@ -48,7 +48,7 @@ def run_view(config: DictConfig) -> int:
             console.print(f"  {escape(str(file))}", highlight=False, soft_wrap=True)
             recordings += [file] if file.suffix == ".rrd" else []
     if config.spawn:
-        from embodied.datasets.rerun_recording import spawn_viewer
+        from embodied.datasets.viewing.rerun_recording import spawn_viewer
 
         spawn_viewer(recordings)
     return 0
@@ -69,7 +69,7 @@ def draw(store: EpisodeStore, episode: int, folder: Path, config: DictConfig, co
             length = store.episodes[episode].length
             write_video(written[-1], reporter.track(frames, total=length, description="frames"), store.fps)
         if config.rerun or config.spawn:
-            from embodied.datasets.rerun_recording import write_recording
+            from embodied.datasets.viewing.rerun_recording import write_recording
 
             written.append(stem.with_suffix(".rrd"))
             write_recording(store, episode, written[-1], reporter=reporter)

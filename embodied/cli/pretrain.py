@@ -25,8 +25,8 @@ from embodied.cli.settings import resolve_cache, resolve_device
 from embodied.core.errors import UsageError, unknown_name
 from embodied.core.run_folder import RunFolder, Stopwatch, read_metrics
 from embodied.core.seeding import derive_seed
-from embodied.datasets.episode_index import is_store
-from embodied.datasets.frames import FrameDataset, open_frames
+from embodied.datasets.loading.frames import FrameDataset, open_frames
+from embodied.datasets.store.episode_index import is_store
 from embodied.encoders.artifact import save_encoder
 from embodied.encoders.vit import ViTEncoder
 from embodied.training.pretrain import PRECISIONS, pretrain, resume_step

@@ -37,7 +37,7 @@ class StoredEpisode(Protocol):
 
 
 class AppendableStore(Protocol):
-    """What `collect` asks of a store (`datasets.episode_store.EpisodeStore`)."""
+    """What `collect` asks of a store (`datasets.store.episode_store.EpisodeStore`)."""
 
     @property
     def episodes(self) -> Sequence[StoredEpisode]: ...

@@ -3,7 +3,7 @@
 import pytest
 
 from embodied.cli.main import main
-from embodied.datasets.episode_store import EpisodeStore
+from embodied.datasets.store.episode_store import EpisodeStore
 
 pytestmark = [pytest.mark.sim]
 

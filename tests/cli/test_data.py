@@ -22,9 +22,9 @@ from embodied.cli.main import main
 from embodied.core.errors import UsageError, UserError
 from embodied.core.files import write_json
 from embodied.datasets import formats
-from embodied.datasets.episode_index import KeySpec
 from embodied.datasets.episode_source import Format, SourceEpisode
-from embodied.datasets.episode_store import EpisodeStore
+from embodied.datasets.store.episode_index import KeySpec
+from embodied.datasets.store.episode_store import EpisodeStore
 
 IMAGE = "observation.images.front"
 KEYS = {

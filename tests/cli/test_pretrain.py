@@ -8,7 +8,7 @@ from PIL import Image
 
 from embodied.cli.main import main
 from embodied.core.run_folder import read_metrics
-from embodied.datasets.episode_store import EpisodeStore, KeySpec
+from embodied.datasets.store.episode_store import EpisodeStore, KeySpec
 from embodied.encoders.artifact import fingerprint
 from embodied.encoders.load import load_encoder
 

@@ -36,7 +36,8 @@ def s3_server():
 def start():
     """`start(code, **variables)` runs code in a process that imports quickly and has used no object store yet."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["embodied.datasets.episode_store", "pytest"])  # a child imports the main module
+    # pytest too, since a child imports the main module
+    context.set_forkserver_preload(["embodied.datasets.store.episode_store", "pytest"])
     started = []
 
     def start(code, **variables):

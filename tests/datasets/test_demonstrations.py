@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from embodied.core.errors import UsageError
-from embodied.datasets.demonstrations import Demonstrations
-from embodied.datasets.window_index import history_indices
+from embodied.datasets.loading.demonstrations import Demonstrations
+from embodied.datasets.loading.window_index import history_indices
 
 
 def test_history_repeats_the_first_frame_of_each_episode():

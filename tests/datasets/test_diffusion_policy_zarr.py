@@ -13,9 +13,9 @@ import pytest
 import zarr
 
 from embodied.core.errors import MissingExtraError, UsageError, UserError
-from embodied.datasets.episode_index import KeySpec
-from embodied.datasets.importers.umi import FORMAT, open_source
-from embodied.datasets.zarr_v2_files import FolderFiles, ZarrArray
+from embodied.datasets.files.zarr_v2_files import FolderFiles, ZarrArray
+from embodied.datasets.importers.diffusion_policy_zarr import FORMAT, open_source
+from embodied.datasets.store.episode_index import KeySpec
 
 ENDS = [5, 6, 13]
 imagecodecs.numcodecs.register_codecs(["imagecodecs_jpegxl", "imagecodecs_jpeg2k", "imagecodecs_jpeg"], verbose=False)
@@ -181,7 +181,7 @@ def test_chunks_that_zarr_left_away_have_the_fill_value(tmp_path, caplog):
 
 def test_long_episodes_come_in_blocks(folder, monkeypatch):
     whole = read_all(open_source(folder, fps=10))
-    monkeypatch.setattr("embodied.datasets.foreign_keys.BLOCK_BYTES", 2000)
+    monkeypatch.setattr("embodied.datasets.importers.foreign_keys.BLOCK_BYTES", 2000)
     source = open_source(folder, fps=10)
     assert [len(block["action"]) for block in list(source.episodes())[2].blocks()] == [2, 2, 2, 1]
     for origin, found in read_all(source).items():

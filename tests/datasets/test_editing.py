@@ -7,8 +7,8 @@ from embodied.core.errors import UsageError, UserError
 from embodied.core.reporting import SilentReporter
 from embodied.datasets import editing
 from embodied.datasets.editing import copy_part, merge, select, split_episodes
-from embodied.datasets.episode_index import KeySpec
-from embodied.datasets.episode_store import EpisodeStore
+from embodied.datasets.store.episode_index import KeySpec
+from embodied.datasets.store.episode_store import EpisodeStore
 
 IMAGE = "observation.images.a"
 KEYS = {IMAGE: KeySpec("uint8", (16, 12, 3)), "action": KeySpec("float32", (2,), names=("x", "y"))}

@@ -10,9 +10,9 @@ import pytest
 import zarr
 
 from embodied.core.errors import UsageError, UserError
-from embodied.datasets.chunk_codecs import encode_jpeg
-from embodied.datasets.episode_store import EpisodeStore, KeySpec
-from embodied.datasets.store_header import Layout, layout
+from embodied.datasets.store.chunk_codecs import encode_jpeg
+from embodied.datasets.store.episode_store import EpisodeStore, KeySpec
+from embodied.datasets.store.store_header import Layout, layout
 
 IMAGE = "observation.images.front"
 KEYS = {IMAGE: KeySpec("uint8", (8, 6, 3)), "action": KeySpec("float32", (2,)), "next.success": KeySpec("bool", ())}
@@ -65,8 +65,8 @@ def test_any_zarr_reader_sees_the_arrays(store):
 
 
 def test_chunks_and_shards_are_crossed(tmp_path, monkeypatch):
-    monkeypatch.setattr("embodied.datasets.store_header.CHUNK_BYTES", 4 * 144)
-    monkeypatch.setattr("embodied.datasets.store_header.SHARD_BYTES", 8 * 144)
+    monkeypatch.setattr("embodied.datasets.store.store_header.CHUNK_BYTES", 4 * 144)
+    monkeypatch.setattr("embodied.datasets.store.store_header.SHARD_BYTES", 8 * 144)
     assert layout(KEYS[IMAGE]) == Layout(4, 8)
     with EpisodeStore.create(tmp_path / "s", keys=KEYS, fps=20) as store:
         for seed in range(7):
@@ -175,8 +175,8 @@ def test_an_episode_written_in_blocks_is_the_one_appended_whole(tmp_path, store)
 
 def test_the_memory_of_a_writer_does_not_grow_with_the_episode(tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
-    monkeypatch.setattr("embodied.datasets.store_header.CHUNK_BYTES", 4 * 64 * 64 * 3)
-    monkeypatch.setattr("embodied.datasets.store_header.SHARD_BYTES", 16 * 64 * 64 * 3)
+    monkeypatch.setattr("embodied.datasets.store.store_header.CHUNK_BYTES", 4 * 64 * 64 * 3)
+    monkeypatch.setattr("embodied.datasets.store.store_header.SHARD_BYTES", 16 * 64 * 64 * 3)
     block = {"a": np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)}  # 98 kB
     with EpisodeStore.create(tmp_path / "s", keys={"a": KeySpec("uint8", (64, 64, 3))}, fps=20) as store:
         peaks = []
@@ -197,7 +197,7 @@ def test_a_disk_that_fails_while_blocks_come_in_spoils_the_episode_only(store, m
     with pytest.raises(UserError, match="was not kept whole"), store.writer(task="") as writer:
         writer.write(episode(0))
         with monkeypatch.context() as patch:
-            patch.setattr("embodied.datasets.episode_writer._StagedArrays.add", fail)
+            patch.setattr("embodied.datasets.store.episode_writer._StagedArrays.add", fail)
             with pytest.raises(UserError, match="Input/output error"):
                 writer.write(episode(1))
     assert len(EpisodeStore.open(store.path)) == 0 and add(store, 0) == 0
@@ -320,8 +320,8 @@ def test_only_a_store_open_for_appending_appends(store):
 
 
 def test_a_reader_keeps_its_snapshot_while_episodes_are_appended(tmp_path, monkeypatch):
-    monkeypatch.setattr("embodied.datasets.store_header.CHUNK_BYTES", 4 * 144)
-    monkeypatch.setattr("embodied.datasets.store_header.SHARD_BYTES", 16 * 144)
+    monkeypatch.setattr("embodied.datasets.store.store_header.CHUNK_BYTES", 4 * 144)
+    monkeypatch.setattr("embodied.datasets.store.store_header.SHARD_BYTES", 16 * 144)
     with EpisodeStore.create(tmp_path / "s", keys=KEYS, fps=20) as store:
         add(store, 0, 5)
         reader = EpisodeStore.open(store.path)
@@ -371,7 +371,7 @@ def picture(seed, length):
 
 
 def test_jpeg_frames_come_back_within_codec_loss(tmp_path, monkeypatch):
-    monkeypatch.setattr("embodied.datasets.store_header.CHUNK_BYTES", 4 * 48 * 64 * 3)
+    monkeypatch.setattr("embodied.datasets.store.store_header.CHUNK_BYTES", 4 * 48 * 64 * 3)
     with EpisodeStore.create(tmp_path / "s", keys=JPEG, fps=20) as store:
         for seed in range(3):
             store.append({IMAGE: picture(seed, 5 + seed)}, task="")

@@ -11,9 +11,9 @@ import pytest
 import zarr
 
 from embodied.core.errors import UserError
-from embodied.datasets.episode_index import to_line
-from embodied.datasets.episode_store import EpisodeStore, KeySpec
-from embodied.datasets.store_validation import validate_store
+from embodied.datasets.store.episode_index import to_line
+from embodied.datasets.store.episode_store import EpisodeStore, KeySpec
+from embodied.datasets.store.store_validation import validate_store
 
 IMAGE = "observation.images.front"
 KEYS = {
@@ -38,9 +38,9 @@ def sound(tmp_path_factory):
     """Four episodes in chunks of 4 and shards of 8 frames; nobody changes it."""
     path = tmp_path_factory.mktemp("sound") / "s"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("embodied.datasets.store_header.CHUNK_BYTES", 4 * 144)
-        patch.setattr("embodied.datasets.store_header.SHARD_BYTES", 8 * 144)
-        patch.setattr("embodied.datasets.store_header.JPEG_SHARD_BYTES", 8 * 144)
+        patch.setattr("embodied.datasets.store.store_header.CHUNK_BYTES", 4 * 144)
+        patch.setattr("embodied.datasets.store.store_header.SHARD_BYTES", 8 * 144)
+        patch.setattr("embodied.datasets.store.store_header.JPEG_SHARD_BYTES", 8 * 144)
         with EpisodeStore.create(path, keys=KEYS, fps=20, robot="arm", provenance={"made": [1.5, None]}) as store:
             for seed in range(4):
                 add(store, seed, 5 + seed)
@@ -310,6 +310,6 @@ def test_an_index_that_claims_more_than_there_is_costs_no_memory_and_ends(path, 
     store = EpisodeStore.open(path)
     with pytest.raises(UserError, match=r"do not fit into memory|is damaged"):
         store.read_episode(3)
-    monkeypatch.setattr("embodied.datasets.store_validation._MOST_LOST_FILES", 3)
+    monkeypatch.setattr("embodied.datasets.store.store_validation._MOST_LOST_FILES", 3)
     damages = list(validate_store(path))
     assert {damage.episode for damage in damages} == {None, 3} and len(damages) < 40

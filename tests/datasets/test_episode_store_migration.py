@@ -9,10 +9,10 @@ import pytest
 import zarr
 
 from embodied.core.errors import UserError
-from embodied.datasets.episode_store import EpisodeStore, KeySpec
-from embodied.datasets.storage_local import LocalStorage
-from embodied.datasets.store_migration import migrate
-from embodied.datasets.store_validation import validate_store
+from embodied.datasets.storage.local import LocalStorage
+from embodied.datasets.store.episode_store import EpisodeStore, KeySpec
+from embodied.datasets.store.store_migration import migrate
+from embodied.datasets.store.store_validation import validate_store
 
 FIXTURE = Path(__file__).parent / "fixtures" / "episode_store_schema_1"
 FINGERPRINT = "97f6fdbfbdb6fb09c164d935dea9816638a846eecf5e2dba3bbf17855d72eeef"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from embodied.core.errors import UserError
-from embodied.datasets.episode_store import EpisodeStore, KeySpec
-from embodied.datasets.storage import open_storage, pack
+from embodied.datasets.storage.location import open_storage, pack
+from embodied.datasets.store.episode_store import EpisodeStore, KeySpec
 
 IMAGE = "observation.images.front"
 KEYS = {IMAGE: KeySpec("uint8", (8, 6, 3)), "action": KeySpec("float32", (2,))}
@@ -75,7 +75,7 @@ def test_streaming_into_an_object_store(s3):
 
 APPEND = """
 import numpy as np
-from embodied.datasets.episode_store import EpisodeStore
+from embodied.datasets.store.episode_store import EpisodeStore
 with EpisodeStore.open(url, mode="a") as store:
     for number in range(3):
         value = 10 * worker + number

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embodied.datasets.episode_store import EpisodeStore, KeySpec
+from embodied.datasets.store.episode_store import EpisodeStore, KeySpec
 
 SPECS = {
     "bool": KeySpec("bool", ()),
@@ -42,9 +42,9 @@ def test_windows_are_slices(lengths, blocks, chunk_bytes, chunks, windows, seed)
     whole = {key: np.concatenate([episode[key] for episode in episodes]) for key in SPECS}
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)  # hundreds of them, and nothing here is killed
-        patch.setattr("embodied.datasets.store_header.CHUNK_BYTES", chunk_bytes)
+        patch.setattr("embodied.datasets.store.store_header.CHUNK_BYTES", chunk_bytes)
         for room in ("SHARD_BYTES", "JPEG_SHARD_BYTES"):
-            patch.setattr(f"embodied.datasets.store_header.{room}", chunks * chunk_bytes)
+            patch.setattr(f"embodied.datasets.store.store_header.{room}", chunks * chunk_bytes)
         with EpisodeStore.create(Path(folder, "s"), keys=SPECS, fps=10) as store:
             for number, (length, episode) in enumerate(zip(lengths, episodes, strict=True)):
                 if number % 2:

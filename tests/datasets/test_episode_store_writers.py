@@ -11,9 +11,9 @@ import pytest
 import zarr
 
 from embodied.core.errors import UserError
-from embodied.datasets.disk import FileLock
-from embodied.datasets.episode_store import EpisodeStore, KeySpec
-from embodied.datasets.storage_local import LocalStorage
+from embodied.datasets.storage.disk import FileLock
+from embodied.datasets.storage.local import LocalStorage
+from embodied.datasets.store.episode_store import EpisodeStore, KeySpec
 
 KEYS = {
     "observation.images.a": KeySpec("uint8", (16, 16, 3)),
@@ -90,8 +90,10 @@ def run_together(context, path, *, writers, readers, count, before=()):
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    monkeypatch.setattr("embodied.datasets.store_header.CHUNK_BYTES", 8 * 16 * 16 * 3)  # chunks of 8, shards of 32
-    monkeypatch.setattr("embodied.datasets.store_header.SHARD_BYTES", 32 * 16 * 16 * 3)
+    monkeypatch.setattr(
+        "embodied.datasets.store.store_header.CHUNK_BYTES", 8 * 16 * 16 * 3
+    )  # chunks of 8, shards of 32
+    monkeypatch.setattr("embodied.datasets.store.store_header.SHARD_BYTES", 32 * 16 * 16 * 3)
     EpisodeStore.create(tmp_path / "s", keys=KEYS, fps=10).close()
     return tmp_path / "s"
 
@@ -115,7 +117,7 @@ def test_writers_and_readers_at_once(path, method, writers, readers):
 
 
 def test_whoever_waits_too_long_for_the_lock_learns_who_has_it(path, monkeypatch):
-    monkeypatch.setattr("embodied.datasets.episode_store.LOCK_WAIT_S", 0.05)
+    monkeypatch.setattr("embodied.datasets.store.episode_store.LOCK_WAIT_S", 0.05)
     lock = FileLock(path.parent / ".s.lock")
     assert lock.acquire(wait=False)
     with EpisodeStore.open(path, mode="a") as store:
@@ -129,7 +131,7 @@ def test_whoever_waits_too_long_for_the_lock_learns_who_has_it(path, monkeypatch
 def test_the_lock_of_a_dead_writer_does_not_block(path):
     code = f"""
         import os, time
-        from embodied.datasets.disk import FileLock
+        from embodied.datasets.storage.disk import FileLock
         lock = FileLock({str(path.parent / ".s.lock")!r})
         assert lock.acquire(wait=False)
         child = os.fork()
@@ -157,8 +159,8 @@ import os, shutil, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import test_episode_store_writers as tests
-from embodied.datasets.episode_store import EpisodeStore
-from embodied.datasets.storage_local import LocalStorage
+from embodied.datasets.store.episode_store import EpisodeStore
+from embodied.datasets.storage.local import LocalStorage
 
 base, seeds = Path(sys.argv[1]), list(range(15))
 
@@ -227,7 +229,7 @@ def test_killed_at_any_change_of_the_store_only_the_unfinished_episode_is_lost(p
 
 STREAMED = """
 import os, sys, time
-from embodied.datasets.episode_store import EpisodeStore
+from embodied.datasets.store.episode_store import EpisodeStore
 sys.path.insert(0, sys.argv[2])
 from test_episode_store_writers import episode
 with EpisodeStore.open(sys.argv[1], mode="a") as store, store.writer(task="", seed=0) as writer:
@@ -289,7 +291,7 @@ import resource, signal, sys
 sys.path.insert(0, sys.argv[2])
 from test_episode_store_writers import episode
 from embodied.core.errors import UserError
-from embodied.datasets.episode_store import EpisodeStore
+from embodied.datasets.store.episode_store import EpisodeStore
 
 def whole(store):
     store.append(episode(1), task="", seed=1)

@@ -14,14 +14,14 @@ from torch import nn
 
 from embodied.core.errors import UsageError, UserError
 from embodied.core.reporting import SilentReporter
-from embodied.datasets.array_cache import ArrayCache
-from embodied.datasets.bfloat16 import from_bfloat16, to_bfloat16
-from embodied.datasets.cache_space import list_caches, prune
-from embodied.datasets.demonstrations import Demonstrations
-from embodied.datasets.episode_store import EpisodeStore, KeySpec
-from embodied.datasets.feature_cache import FeatureCache, FrozenEncoder, encode_store, encode_with_all
-from embodied.datasets.materialized import materialize
-from embodied.datasets.npy_rows import ArraySpec
+from embodied.datasets.loading.array_cache import ArrayCache
+from embodied.datasets.loading.bfloat16 import from_bfloat16, to_bfloat16
+from embodied.datasets.loading.cache_space import list_caches, prune
+from embodied.datasets.loading.demonstrations import Demonstrations
+from embodied.datasets.loading.feature_cache import FeatureCache, FrozenEncoder, encode_store, encode_with_all
+from embodied.datasets.loading.materialized import materialize
+from embodied.datasets.loading.npy_rows import ArraySpec
+from embodied.datasets.store.episode_store import EpisodeStore, KeySpec
 
 IMAGE = "observation.images.front"
 ROWS = np.arange(60, dtype=np.float32).reshape(10, 2, 3)
@@ -363,7 +363,7 @@ BUILDER = """
 import os, random, signal, sys, time
 import numpy as np
 from embodied.core.reporting import SilentReporter
-from embodied.datasets.feature_cache import FeatureCache
+from embodied.datasets.loading.feature_cache import FeatureCache
 
 def compute(ranges):
     for start, stop in ranges:

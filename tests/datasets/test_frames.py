@@ -10,11 +10,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from embodied.core.errors import UsageError, UserError
-from embodied.datasets import frame_sources
-from embodied.datasets.episode_store import EpisodeStore, KeySpec
-from embodied.datasets.frames import open_frames
-from embodied.datasets.image_files import square
-from embodied.datasets.sampling import EpochSampler
+from embodied.datasets.files.image_files import square
+from embodied.datasets.loading import frame_sources
+from embodied.datasets.loading.frames import open_frames
+from embodied.datasets.loading.sampling import EpochSampler
+from embodied.datasets.store.episode_store import EpisodeStore, KeySpec
 
 PHOTOS = Path(__file__).parents[2] / "../shared/data/natural_images"
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)

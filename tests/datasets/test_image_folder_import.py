@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from embodied.core.errors import UsageError, UserError
-from embodied.datasets.encoded_images import decode_npy
-from embodied.datasets.episode_index import KeySpec
+from embodied.datasets.files.encoded_images import decode_npy
 from embodied.datasets.importers.images import FORMAT, open_source
-from embodied.datasets.media_folders import natural_order
+from embodied.datasets.importers.media_folders import natural_order
+from embodied.datasets.store.episode_index import KeySpec
 
 KEY = "observation.images.camera"
 

@@ -11,13 +11,13 @@ import pytest
 
 from embodied.core.errors import UsageError, UserError
 from embodied.core.reporting import SilentReporter
-from embodied.datasets.disk import FileLock
-from embodied.datasets.episode_index import KeySpec
 from embodied.datasets.episode_source import SourceEpisode
-from embodied.datasets.episode_store import EpisodeStore
 from embodied.datasets.importing import EpisodeError, plan_import, run_import
 from embodied.datasets.key_mapping import KeyMapping
 from embodied.datasets.key_proposal import propose
+from embodied.datasets.storage.disk import FileLock
+from embodied.datasets.store.episode_index import KeySpec
+from embodied.datasets.store.episode_store import EpisodeStore
 
 KEYS = {"image": KeySpec("uint8", (16, 12, 3)), "actions": KeySpec("float64", (2,)), "extra": KeySpec("int64", ())}
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import zarr
 
-import embodied.datasets.jpeg_codec
-from embodied.datasets.chunk_codecs import DamagedChunkError, JpegChunks, decode_jpeg, encode_jpeg
-from embodied.datasets.episode_index import KeySpec
+import embodied.datasets.store.jpeg_codec
+from embodied.datasets.store.chunk_codecs import DamagedChunkError, JpegChunks, decode_jpeg, encode_jpeg
+from embodied.datasets.store.episode_index import KeySpec
 
 SPEC = KeySpec("uint8", (16, 24, 3), "jpeg")
 
@@ -22,7 +22,7 @@ def test_zarr_writes_and_reads_it(tmp_path):
         shape=(10, 16, 24, 3),
         chunks=(4, 16, 24, 3),
         dtype="uint8",
-        serializer=embodied.datasets.jpeg_codec.JpegCodec(),
+        serializer=embodied.datasets.store.jpeg_codec.JpegCodec(),
         compressors=None,
     )
     array[:] = picture(10)
@@ -42,7 +42,7 @@ def test_it_takes_pictures_only(tmp_path):
                 shape=shape,
                 chunks=shape,
                 dtype=dtype,
-                serializer=embodied.datasets.jpeg_codec.JpegCodec(),
+                serializer=embodied.datasets.store.jpeg_codec.JpegCodec(),
                 compressors=None,
             )
 

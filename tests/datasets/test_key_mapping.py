@@ -5,10 +5,10 @@ import pytest
 import yaml
 
 from embodied.core.errors import UsageError, UserError
-from embodied.datasets.episode_index import KeySpec
 from embodied.datasets.key_casting import ImageOptions, cast, cast_spec
 from embodied.datasets.key_mapping import mapping_yaml, own_name, revise
 from embodied.datasets.key_proposal import hints, propose
+from embodied.datasets.store.episode_index import KeySpec
 
 HWC = ImageOptions()
 

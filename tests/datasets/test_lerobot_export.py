@@ -12,10 +12,10 @@ import pytest
 
 from embodied.core.errors import UsageError, UserError
 from embodied.core.reporting import SilentReporter
-from embodied.datasets.episode_store import EpisodeStore, KeySpec
 from embodied.datasets.exporters import lerobot_files, lerobot_folder
 from embodied.datasets.exporters.lerobot import export
 from embodied.datasets.importers.lerobot import open_source
+from embodied.datasets.store.episode_store import EpisodeStore, KeySpec
 
 ORACLE = Path(__file__).parents[1] / "oracles/lerobot_read.py"
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"

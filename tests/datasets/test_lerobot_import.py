@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from embodied.core.errors import MissingExtraError, UsageError, UserError
-from embodied.datasets import parquet_files
-from embodied.datasets.episode_index import KeySpec
+from embodied.datasets.files import parquet_files
 from embodied.datasets.importers import lerobot, lerobot_rows
 from embodied.datasets.importers.lerobot import open_source
+from embodied.datasets.store.episode_index import KeySpec
 
 FIXTURES = Path(__file__).parent / "fixtures"
 REAL = Path(__file__).parents[2] / "../shared/data/real_robot_lerobot_v3"

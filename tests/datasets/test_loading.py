@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from embodied.core.errors import UsageError
-from embodied.datasets.episode_store import EpisodeStore, KeySpec
-from embodied.datasets.loading import load_batches
-from embodied.datasets.materialized import materialize
-from embodied.datasets.sampling import EpochSampler
-from embodied.datasets.windows import WindowDataset
+from embodied.datasets.loading.data_loader import load_batches
+from embodied.datasets.loading.materialized import materialize
+from embodied.datasets.loading.sampling import EpochSampler
+from embodied.datasets.loading.windows import WindowDataset
+from embodied.datasets.store.episode_store import EpisodeStore, KeySpec
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from embodied.core.errors import UsageError, UserError
-from embodied.datasets.cache_space import list_caches
-from embodied.datasets.episode_rows import store_ranges
-from embodied.datasets.episode_store import EpisodeStore, KeySpec
-from embodied.datasets.image_files import square
-from embodied.datasets.materialized import materialize
+from embodied.datasets.files.image_files import square
+from embodied.datasets.loading.cache_space import list_caches
+from embodied.datasets.loading.episode_rows import store_ranges
+from embodied.datasets.loading.materialized import materialize
+from embodied.datasets.store.episode_store import EpisodeStore, KeySpec
 
 FRONT, DEPTH, RAW = "observation.images.front", "observation.depth.front", "observation.raw.front"
 KEYS = {
@@ -114,7 +114,7 @@ def test_a_second_run_decodes_only_what_is_new(store, tmp_path, monkeypatch):
 
 def test_blocks_and_threads_do_not_show(store, tmp_path, monkeypatch):
     whole = materialize(store, keys=[FRONT, "action"], cache_root=tmp_path / "a", threads=1)
-    monkeypatch.setattr("embodied.datasets.materialized._BLOCK_BYTES", 4 * 576)
+    monkeypatch.setattr("embodied.datasets.loading.materialized._BLOCK_BYTES", 4 * 576)
     parts = materialize(store, keys=[FRONT, "action"], cache_root=tmp_path / "b", threads=3)
     for key in whole.rows:
         assert whole.rows[key].paths[0].read_bytes() == parts.rows[key].paths[0].read_bytes()
@@ -202,8 +202,8 @@ def test_features_join_as_one_more_key(store, tmp_path):
 
 BUILDER = """
 import os, random, signal, sys, time
-from embodied.datasets import materialized
-from embodied.datasets.episode_store import EpisodeStore
+from embodied.datasets.loading import materialized
+from embodied.datasets.store.episode_store import EpisodeStore
 
 materialized._BLOCK_BYTES = 2 * 576
 read = EpisodeStore.read

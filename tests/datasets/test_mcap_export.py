@@ -12,10 +12,10 @@ from rosbags.typesys import Stores, get_typestore
 
 from embodied.core.errors import MissingExtraError, UsageError, UserError
 from embodied.core.reporting import SilentReporter
-from embodied.datasets.episode_index import KeySpec
-from embodied.datasets.episode_store import EpisodeStore
 from embodied.datasets.exporters.mcap import FORMAT, export
 from embodied.datasets.importers.rosbag import open_source
+from embodied.datasets.store.episode_index import KeySpec
+from embodied.datasets.store.episode_store import EpisodeStore
 
 RNG = np.random.default_rng(0)
 KEYS = {

@@ -11,8 +11,8 @@ import pytest
 from gymnasium import spaces
 
 from embodied.core.errors import MissingExtraError, UsageError, UserError
-from embodied.datasets.episode_index import KeySpec
 from embodied.datasets.importers.minari import FORMAT, open_source
+from embodied.datasets.store.episode_index import KeySpec
 
 OBSERVATIONS = spaces.Dict(
     {
@@ -164,7 +164,7 @@ def test_episodes_are_as_minari_reads_them(datasets, name):
 def test_long_episodes_come_in_blocks(datasets, name, monkeypatch):
     path = datasets / "arm" / f"{name}-v0"
     whole = read_all(open_source(path, fps=20))
-    monkeypatch.setattr("embodied.datasets.foreign_keys.BLOCK_BYTES", 15_000)  # about three frames
+    monkeypatch.setattr("embodied.datasets.importers.foreign_keys.BLOCK_BYTES", 15_000)  # about three frames
     source = open_source(path, fps=20)
     lengths = [len(block["rewards"]) for block in list(source.episodes())[1].blocks()]
     assert max(lengths) <= 3 and sum(lengths) == 7

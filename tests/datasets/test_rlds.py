@@ -11,9 +11,9 @@ from PIL import Image
 from tfrecord import TFRecordWriter
 
 from embodied.core.errors import UsageError, UserError
-from embodied.datasets.bfloat16 import to_bfloat16
-from embodied.datasets.episode_index import KeySpec
 from embodied.datasets.importers.rlds import FORMAT, open_source
+from embodied.datasets.loading.bfloat16 import to_bfloat16
+from embodied.datasets.store.episode_index import KeySpec
 
 PREFIX = "tensorflow_datasets.core.features."
 

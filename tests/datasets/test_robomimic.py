@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from embodied.core.errors import MissingExtraError, UsageError, UserError
-from embodied.datasets.episode_index import KeySpec
 from embodied.datasets.importers.robomimic import FORMAT, open_source
+from embodied.datasets.store.episode_index import KeySpec
 
 ENV_ARGS = {"env_name": "Lift", "type": 1, "env_kwargs": {"control_freq": 20, "robots": ["Panda"]}}
 
@@ -92,7 +92,7 @@ def test_demonstrations_come_in_robomimics_order_and_by_filter_key(tmp_path):
 def test_long_episodes_come_in_blocks(tmp_path, monkeypatch):
     path = write(tmp_path / "demo.hdf5", [50])
     frame_bytes = sum(a.nbytes // 50 for name, a in demo_arrays(0, 50).items() if not name.startswith("next_obs"))
-    monkeypatch.setattr("embodied.datasets.foreign_keys.BLOCK_BYTES", 8 * frame_bytes)
+    monkeypatch.setattr("embodied.datasets.importers.foreign_keys.BLOCK_BYTES", 8 * frame_bytes)
     (episode,) = open_source(path).episodes()
     lengths = [len(block["actions"]) for block in episode.blocks()]
     assert lengths == [8] * 6 + [2]

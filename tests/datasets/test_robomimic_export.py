@@ -11,10 +11,10 @@ import pytest
 
 from embodied.core.errors import UsageError, UserError
 from embodied.core.reporting import SilentReporter
-from embodied.datasets.episode_index import KeySpec
-from embodied.datasets.episode_store import EpisodeStore
 from embodied.datasets.exporters.robomimic import export
 from embodied.datasets.importers.robomimic import open_source
+from embodied.datasets.store.episode_index import KeySpec
+from embodied.datasets.store.episode_store import EpisodeStore
 
 FRONT = "observation.images.front"
 KEYS = {
@@ -82,7 +82,7 @@ def test_an_export_has_robomimics_structure(tmp_path):
 
 def test_next_obs_is_right_across_blocks(tmp_path, monkeypatch):
     store = make_store(tmp_path / "store", lengths=(11, 1))
-    monkeypatch.setattr("embodied.datasets.foreign_keys.BLOCK_BYTES", 2 * 8 * 6 * 3)
+    monkeypatch.setattr("embodied.datasets.importers.foreign_keys.BLOCK_BYTES", 2 * 8 * 6 * 3)
     export(store, tmp_path / "demo.hdf5", reporter=SilentReporter(), compression="gzip")
     with h5py.File(tmp_path / "demo.hdf5") as file:
         for number, length in enumerate((11, 1)):

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from embodied.datasets.ros_arrays import outputs_of
-from embodied.datasets.ros_bags import Topic
-from embodied.datasets.ros_messages import MessageError, decode, header_stamp, parse_definition, resolve
-from embodied.datasets.ros_scan import topic_type
+from embodied.datasets.importers.ros_arrays import outputs_of
+from embodied.datasets.importers.ros_bags import Topic
+from embodied.datasets.importers.ros_messages import MessageError, decode, header_stamp, parse_definition, resolve
+from embodied.datasets.importers.ros_scan import topic_type
 
 PACKAGES = ("std_msgs", "geometry_msgs", "sensor_msgs", "nav_msgs", "trajectory_msgs", "diagnostic_msgs", "shape_msgs")
 

@@ -12,8 +12,8 @@ from rosbags import rosbag1, rosbag2
 from rosbags.typesys import Stores, get_typestore
 
 from embodied.core.errors import UsageError, UserError
+from embodied.datasets.importers.ros_frames import FrameReader, MessageShelf
 from embodied.datasets.importers.rosbag import FORMAT, open_source
-from embodied.datasets.ros_frames import FrameReader, MessageShelf
 
 NS = 10**9
 T0 = 1_700_000_000 * NS

@@ -16,8 +16,8 @@ from rosbags import rosbag1, rosbag2
 from rosbags.typesys import Stores, get_typestore
 
 from embodied.core.errors import MissingExtraError, UserError
+from embodied.datasets.files.mcap_files import McapFile, decompress
 from embodied.datasets.importers.rosbag import open_source
-from embodied.datasets.mcap_files import McapFile, decompress
 
 T0, STEP, NAME = 1_700_000_000 * 10**9, 10**8, "sensor_msgs/msg/JointState"
 

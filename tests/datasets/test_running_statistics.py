@@ -7,9 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embodied.datasets.episode_index import KeySpec
-from embodied.datasets.quantile_sketch import MOST_CAPACITY, QuantileSketch, capacity_of
-from embodied.datasets.running_statistics import EpisodeStatistics, RunningStatistics, statistics_of, statistics_shape
+from embodied.datasets.store.episode_index import KeySpec
+from embodied.datasets.store.quantile_sketch import MOST_CAPACITY, QuantileSketch, capacity_of
+from embodied.datasets.store.running_statistics import (
+    EpisodeStatistics,
+    RunningStatistics,
+    statistics_of,
+    statistics_shape,
+)
 
 FRACTIONS = [0.01, 0.1, 0.5, 0.9, 0.99]
 

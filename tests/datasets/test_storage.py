@@ -12,7 +12,7 @@ import zarr
 
 from embodied.core.errors import UsageError, UserError
 from embodied.core.reporting import SilentReporter
-from embodied.datasets.storage import open_storage, pack
+from embodied.datasets.storage.location import open_storage, pack
 
 FILES = {"zarr.json": b"{}", "action/zarr.json": b"array", "action/c/0/0": bytes(range(256)), "actions/c/0": b"other"}
 
@@ -118,7 +118,7 @@ def test_zarr_arrays_live_there(writable, tmp_path):
 
 READ = """
 import zarr
-from embodied.datasets.storage import open_storage
+from embodied.datasets.storage.location import open_storage
 for location in locations:
     array = zarr.open_group(open_storage(location).zarr_store(writable=False), mode="r")["x"]
     assert array[:].sum() == 30, location
@@ -198,7 +198,7 @@ def test_packing_shows_its_progress(tmp_path):
 
 def test_a_full_disk_stops_packing_before_it_begins(tmp_path, monkeypatch):
     open_storage(tmp_path / "demos").write("zarr.json", bytes(10_000))
-    monkeypatch.setattr("embodied.datasets.disk.shutil.disk_usage", lambda path: SimpleNamespace(free=9_999))
+    monkeypatch.setattr("embodied.datasets.storage.disk.shutil.disk_usage", lambda path: SimpleNamespace(free=9_999))
     with pytest.raises(UserError, match=r"no space left .* or pack to another disk"):
         pack(tmp_path / "demos", tmp_path / "a.zip")
 

@@ -10,7 +10,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from embodied.core.errors import MissingExtraError, UsageError, UserError
-from embodied.datasets.storage import open_storage
+from embodied.datasets.storage.location import open_storage
 
 
 def operations(url):
@@ -51,8 +51,8 @@ def test_an_endpoint_where_nobody_listens(s3, monkeypatch):
 
 
 def test_an_endpoint_that_says_nothing(s3, monkeypatch):
-    monkeypatch.setattr("embodied.datasets.storage_s3.REQUEST_S", 0.3)
-    monkeypatch.setattr("embodied.datasets.storage_s3_client.REQUEST_S", 0.3)
+    monkeypatch.setattr("embodied.datasets.storage.s3.REQUEST_S", 0.3)
+    monkeypatch.setattr("embodied.datasets.storage.s3_client.REQUEST_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{mute.getsockname()[1]}")
         before = time.monotonic()

@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from embodied.core.errors import UserError
-from embodied.datasets.storage import open_storage, pack
+from embodied.datasets.storage.location import open_storage, pack
 
 DATA = bytes(range(256)) * 40
 

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embodied.core.errors import UsageError
-from embodied.datasets.episode_index import KeySpec
-from embodied.datasets.episode_store import EpisodeStore
-from embodied.datasets.materialized import materialize
-from embodied.datasets.stream_blocks import StreamBlocks, block_frames
-from embodied.datasets.streaming import StreamingWindows
-from embodied.datasets.window_index import WindowIndex
-from embodied.datasets.windows import WindowDataset
+from embodied.datasets.loading.materialized import materialize
+from embodied.datasets.loading.stream_blocks import StreamBlocks, block_frames
+from embodied.datasets.loading.streaming import StreamingWindows
+from embodied.datasets.loading.window_index import WindowIndex
+from embodied.datasets.loading.windows import WindowDataset
+from embodied.datasets.store.episode_index import KeySpec
+from embodied.datasets.store.episode_store import EpisodeStore
 
 FRONT = "observation.images.front"
 WINDOWS = {FRONT: [-1, 0], "action": range(-2, 5)}

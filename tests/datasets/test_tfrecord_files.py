@@ -9,8 +9,8 @@ import pytest
 from tfrecord import TFRecordWriter
 
 from embodied.core.errors import UserError
-from embodied.datasets.tf_example import FeatureList, parse_example
-from embodied.datasets.tfrecord_files import RecordSpan, masked_crc, read_record, record_spans
+from embodied.datasets.files.tf_example import FeatureList, parse_example
+from embodied.datasets.files.tfrecord_files import RecordSpan, masked_crc, read_record, record_spans
 
 
 def write(path, *examples):
@@ -65,7 +65,7 @@ def test_every_integer_survives(tmp_path, dtype):
 
 
 def test_long_lists_of_integers_are_decoded_piece_by_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr("embodied.datasets.tf_example._SEGMENT", 7)
+    monkeypatch.setattr("embodied.datasets.files.tf_example._SEGMENT", 7)
     values = np.random.default_rng(0).integers(-(2**62), 2**62, 200) >> np.arange(200) % 60
     (span,) = record_spans(write(tmp_path / "a.tfrecord", {"n": (values, "int")}))
     assert np.array_equal(parse(read_record(span))["n"].numbers("int64"), values)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embodied.datasets.time_alignment import (
+from embodied.datasets.importers.time_alignment import (
     METHODS,
     NEVER,
     NS,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from embodied.core.errors import UsageError, UserError
-from embodied.datasets.video_files import VideoFile
-from embodied.datasets.video_writer import VideoWriter
+from embodied.datasets.files.video_files import VideoFile
+from embodied.datasets.files.video_writer import VideoWriter
 
 HEIGHT, WIDTH, FRAMES = 32, 48, 40
 
@@ -161,7 +161,7 @@ def test_sound_alone_is_no_video(tmp_path):
 
 
 def test_a_frame_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("embodied.datasets.video_files.MOST_PIXELS", 1000)
+    monkeypatch.setattr("embodied.datasets.files.video_files.MOST_PIXELS", 1000)
     with pytest.raises(UserError, match="a frame size of 48 x 32 cannot be right"):
         VideoFile(write(tmp_path / "video.mp4"))
 

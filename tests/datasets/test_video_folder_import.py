@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from embodied.core.errors import UsageError, UserError
-from embodied.datasets.episode_index import KeySpec
+from embodied.datasets.importers.resampling import evenly_timed
 from embodied.datasets.importers.videos import FORMAT, open_source
-from embodied.datasets.resampling import evenly_timed
+from embodied.datasets.store.episode_index import KeySpec
 
 KEY = "observation.images.camera"
 SUFFIXES = {".mp4": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9", ".avi": "mpeg4", ".mov": "mpeg4"}

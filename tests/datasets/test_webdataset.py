@@ -16,9 +16,9 @@ import webdataset
 from PIL import Image
 
 from embodied.core.errors import UsageError, UserError
-from embodied.datasets.episode_index import KeySpec
+from embodied.datasets.files.tar_files import TarFile
 from embodied.datasets.importers.webdataset import FORMAT, open_source
-from embodied.datasets.tar_files import TarFile
+from embodied.datasets.store.episode_index import KeySpec
 
 
 def write(path, samples, **options):
@@ -137,7 +137,7 @@ def test_compressed_shards_read_the_same_in_one_pass(shards, tmp_path, monkeypat
 
 
 def test_blocks_are_small(shards, monkeypatch):
-    monkeypatch.setattr("embodied.datasets.webdataset_reader.BLOCK_BYTES", 3 * (4 * 6 * 3 + 8))
+    monkeypatch.setattr("embodied.datasets.importers.webdataset_reader.BLOCK_BYTES", 3 * (4 * 6 * 3 + 8))
     first, _ = open_source(shards, episodes="key").episodes()
     assert [len(block["png"]) for block in first.blocks()] == [3, 1]
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embodied.core.errors import UsageError
-from embodied.datasets.episode_store import EpisodeStore, KeySpec
-from embodied.datasets.materialized import materialize
-from embodied.datasets.window_index import WindowIndex, offsets_in_frames, window_rows
-from embodied.datasets.windows import WindowDataset
+from embodied.datasets.loading.materialized import materialize
+from embodied.datasets.loading.window_index import WindowIndex, offsets_in_frames, window_rows
+from embodied.datasets.loading.windows import WindowDataset
+from embodied.datasets.store.episode_store import EpisodeStore, KeySpec
 
 FRONT, TOP = "observation.images.front", "observation.images.top"
 LENGTHS = [4, 1, 6, 3]
@@ -146,7 +146,7 @@ def test_a_pickled_dataset_is_small_and_reads_the_same(tmp_path):
 def test_several_files_read_like_one(tmp_path, monkeypatch):
     store = make_store(tmp_path / "s")
     whole = materialize(store, keys=[FRONT, "action"], cache_root=tmp_path / "c")
-    monkeypatch.setattr("embodied.datasets.materialized.FILE_BYTES", 5 * 48)
+    monkeypatch.setattr("embodied.datasets.loading.materialized.FILE_BYTES", 5 * 48)
     parts = materialize(store, keys=[FRONT, "action"], cache_root=tmp_path / "c")
     assert len(whole.rows[FRONT].paths) == 1 and len(parts.rows[FRONT].paths) == 3
     windows = {FRONT: [-2, 0, 5], "action": [0]}
