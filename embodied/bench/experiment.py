@@ -51,7 +51,7 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What to run; every field but `device`, `workers` and `cache` decides the result.
+    """What to run; every field but `device`, `workers`, `cache` and `cache_bytes` decides the result.
 
     Args:
         store: the folder of the demonstrations.
@@ -62,6 +62,7 @@ class Experiment:
         episodes: evaluation episodes; `selection_episodes` per checkpoint for the best-over-checkpoints column.
         seed: of training and of the evaluation episodes.
         workers: simulator processes.
+        cache_bytes: what all feature caches may take; those not in use make room.
     """
 
     store: Path
@@ -77,6 +78,7 @@ class Experiment:
     device: torch.device
     workers: int
     cache: Path = field(default_factory=cache_folder)
+    cache_bytes: int | None = None
 
     @cached_property
     def episode_store(self) -> EpisodeStore:
@@ -185,6 +187,7 @@ def encode(experiment: Experiment, reporter: Reporter) -> np.ndarray:
         encoder_fingerprint=fingerprint(experiment.frozen_encoder),
         device=experiment.device,
         reporter=reporter,
+        max_bytes=experiment.cache_bytes,
         dtype="float32",  # consecutive frames differ by little more than float16 can tell apart
     )
     return cache.array(experiment.feature)[:frames]

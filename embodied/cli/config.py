@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from embodied.core.errors import UsageError, unknown_name
 
 CONFIG_MODULE = "embodied.conf"
-NOT_PART_OF_THE_RUN = ("resume", "run", "root", "workers", "cache")  # settings that change no result
+NOT_PART_OF_THE_RUN = ("resume", "run", "root", "workers", "cache", "cache_gb")  # settings that change no result
 
 
 def groups() -> dict[str, list[str]]:

@@ -90,6 +90,14 @@ DATA_VERBS = {
         positional=("store", "to"),
         texts=("store", "to"),
     ),
+    "pack": DataVerb(
+        "data_edit",
+        "run_pack",
+        "A store as one .zip file, readable in place.",
+        "stores/mine to=mine.zip",
+        positional=("store", "to"),
+        texts=("store", "to"),
+    ),
     "filter": DataVerb(
         "data_edit",
         "run_filter",

@@ -1,4 +1,4 @@
-"""`embodied data merge`, `split` and `filter`: new stores from old ones."""
+"""`embodied data merge`, `split`, `filter` and `pack`: new stores from old ones."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from embodied.cli.episode_numbers import episode_numbers
 from embodied.cli.frames_reporter import FramesReporter
 from embodied.core.errors import UsageError
 from embodied.datasets.editing import copy_part, merge, select, split_episodes
+from embodied.datasets.storage.location import pack
 from embodied.datasets.store.episode_store import EpisodeStore
 
 _PARTS = ("train", "val", "test")
@@ -82,6 +83,20 @@ def run_filter(config: DictConfig) -> int:
     made = {"verb": "filter", **conditions, "numbers": numbers, "keys": keys}
     _announce(console, to)
     copy_part(store, to, episodes=chosen, keys=keys, settings=made, reporter=FramesReporter(console))
+    _describe(console, to)
+    return 0
+
+
+def run_pack(config: DictConfig) -> int:
+    """Write a store to one .zip file, to hand on or to keep.
+
+    The file is read in place wherever a store is; appending needs the store itself.
+    """
+    console = Console()
+    path = required_path(config, "store", "which store?")
+    to = required_path(config, "to", "which file to write?")
+    _announce(console, to)
+    pack(path, to, reporter=FramesReporter(console))
     _describe(console, to)
     return 0
 

@@ -18,6 +18,7 @@ from embodied.cli.data import listed, required_path
 from embodied.datasets.editing import chosen_keys
 from embodied.datasets.storage.location import open_storage
 from embodied.datasets.store.episode_store import EpisodeStore
+from embodied.datasets.store.store_validation import validate_store
 
 _ELEMENTS_SHOWN = 64  # of a key in the table of statistics; --json has all
 _TASKS_SHOWN = 10
@@ -62,17 +63,11 @@ def run_validate(config: DictConfig, *, as_json: bool) -> int:
     """
     path = required_path(config, "store", "which store?")
     console = Console()
-    store = EpisodeStore.open(path)
     found = []
-    for damage in store.validate():
+    for damage in validate_store(path):  # which also reads a store whose index is damaged
         found.append(damage)
         if not as_json:
-            console.print(
-                f"[red]damaged[/] episode {damage.episode}, key {escape(str(damage.key))}, chunk {damage.chunk}: "
-                f"{escape(str(damage.path))}: {escape(damage.reason)}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            console.print(f"[red]damaged[/] {escape(str(damage))}", highlight=False, soft_wrap=True)
     if as_json:
         names = ("episode", "key", "chunk", "path", "reason")
         rows = [{name: getattr(damage, name) for name in names} for damage in found]
@@ -84,6 +79,7 @@ def run_validate(config: DictConfig, *, as_json: bool) -> int:
             soft_wrap=True,
         )
     else:
+        store = EpisodeStore.open(path)
         console.print(f"[green]✓[/] {len(store)} episodes, {store.num_frames:,} frames are whole: {escape(path)}")
     return int(bool(found))
 

@@ -21,7 +21,7 @@ from embodied.bench.pretraining import draw_reconstructions, model_card
 from embodied.cli.config import positive
 from embodied.cli.reporter import RichReporter
 from embodied.cli.runs import open_run, run_verb
-from embodied.cli.settings import resolve_cache, resolve_device
+from embodied.cli.settings import cache_bytes, resolve_cache, resolve_device
 from embodied.core.errors import UsageError, unknown_name
 from embodied.core.run_folder import RunFolder, Stopwatch, read_metrics
 from embodied.core.seeding import derive_seed
@@ -121,6 +121,7 @@ def open_data(config: DictConfig, reporter: RichReporter) -> FrameDataset:
         cache_root=resolve_cache(config) / "frames",
         on_error=config.on_error,
         weights=spread if config.weights is not None else None,
+        max_bytes=cache_bytes(config),
         reporter=reporter,
     )
 

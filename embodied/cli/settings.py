@@ -44,6 +44,15 @@ def resolve_cache(config: DictConfig) -> Path:
     return Path(config.cache).expanduser() if config.cache else cache_folder()
 
 
+def cache_bytes(config: DictConfig) -> int | None:
+    """How much the caches of one kind may take before the least recently used go; None: no limit."""
+    if config.cache_gb is None:
+        return None
+    if not isinstance(config.cache_gb, (int, float)) or isinstance(config.cache_gb, bool) or config.cache_gb <= 0:
+        raise UsageError(f"cache_gb must be a positive number, got {config.cache_gb!r}")
+    return int(config.cache_gb * 1e9)
+
+
 def env_options(config: DictConfig) -> dict[str, Any]:
     """Options of the environment: the env group with the task and the camera."""
     from embodied.envs.experts import EXPERTS
@@ -114,4 +123,5 @@ def make_experiment(config: DictConfig) -> Experiment:
         device=resolve_device(str(config.device)),
         workers=resolve_workers(config.workers),
         cache=resolve_cache(config),
+        cache_bytes=cache_bytes(config),
     )

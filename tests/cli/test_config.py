@@ -70,6 +70,8 @@ def test_wrong_settings_say_what_is_right(override, message):
         ("device=gpu", "unknown device 'gpu'"),
         ("workers=-1", "workers must be a whole number of at least 0, got -1"),
         ("workers=abc", "workers must be a whole number of at least 0, got 'abc'"),
+        ("cache_gb=0", "cache_gb must be a positive number, got 0"),
+        ("cache_gb=lots", "cache_gb must be a finite number, got 'lots'"),
         ("env.horizon=501", "env.horizon must be in [1, 500], got 501"),
         ("collect.expert=scriptd", "unknown collect.expert 'scriptd': did you mean scripted?"),
         ("collect.noise=-0.1", "collect.noise must be at least 0, got -0.1"),

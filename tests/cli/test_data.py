@@ -290,6 +290,24 @@ def test_validate_names_the_damage(capsys, tmp_path, store):
     assert {row["key"] for row in rows} == {"action"}
 
 
+def test_validate_reads_a_store_whose_index_is_damaged(capsys, tmp_path, store):
+    path = shutil.copytree(store.path, tmp_path / "copy")
+    victim = sorted((path / "_index").glob("*.jsonl"))[1]
+    victim.write_bytes(victim.read_bytes().replace(b'"', b"'", 1))
+    code, out, _ = run(capsys, "validate", path)
+    assert code == 1 and f"damaged episode 1: {path}/_index/{victim.name}" in out
+
+
+def test_pack_makes_one_file_that_is_read_in_place(capsys, tmp_path, store):
+    code, out, _ = run(capsys, "pack", store.path, tmp_path / "demos.zip")
+    assert code == 0 and "4 episodes, 54 frames" in out
+    assert EpisodeStore.open(tmp_path / "demos.zip").fingerprint() == store.fingerprint()
+    code, _, err = run(capsys, "pack", store.path, tmp_path / "demos.zip")
+    assert code == 2 and "exists already" in err
+    code, _, err = run(capsys, "pack", store.path, tmp_path / "demos.tar")
+    assert code == 2 and "must end in .zip" in err
+
+
 def test_merge_split_and_filter(capsys, tmp_path, store):
     parts = tmp_path / "parts"
     code, out, _ = run(capsys, "split", store.path, parts, "fractions={train: 0.75, val: 0.25}", "seed=1")
