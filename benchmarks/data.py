@@ -89,6 +89,7 @@ def compare_small(folder: Path, side: int, frames: int, cameras: list[str]) -> N
     copies = [np.load(folder / f"{number}.npy", mmap_mode="r") for number in range(len(cameras))]
     sides = {
         "embodied": ours(data, cameras),
+        "reusing": ours_reusing(data, cameras),
         "memmap": memmap(copies),
         "h5py": h5py_file(folder / "frames.hdf5", images),
         "store": episode_store(store, cameras),
@@ -122,7 +123,12 @@ def real(folder: Path, store_path: Path | None = None) -> None:
         print(f"materialise {store.num_frames} frames: {perf_counter() - start:.1f} s, {data.size_bytes / 1e9:.2f} GB")
         wanted = requests(np.asarray(store.lengths))
         copies = [plain_copy(data.rows[camera], Path(name) / f"{camera}.npy") for camera in cameras]
-        sides = {"embodied": ours(data, cameras), "memmap": memmap(copies), "store": episode_store(store, cameras)}
+        sides = {
+            "embodied": ours(data, cameras),
+            "reusing": ours_reusing(data, cameras),
+            "memmap": memmap(copies),
+            "store": episode_store(store, cameras),
+        }
         found = {**speeds(sides, *wanted), "lerobot": lerobot(folder)}
         show(f"{folder.name}: {', '.join(cameras)}", found)
 

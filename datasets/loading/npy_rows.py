@@ -105,13 +105,21 @@ class Rows:
             raise IndexError(f"rows must be in 0 to {self.num_rows - 1}, got {indices.min()} to {indices.max()}")
         return self.gather(indices)
 
-    def gather(self, indices: np.ndarray) -> np.ndarray:
-        """As `take`, of indices that are known to be in range: the hot path."""
-        maps = self.maps()
+    def gather(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """As `take`, of indices that are known to be in range: the hot path.
+
+        Args:
+            indices: int64 [...].
+            out: memory for the result, [..., *row]; taken where it fits, in shape, dtype and order, else left alone.
+        """
+        maps, shape = self.maps(), (*indices.shape, *self.spec.shape)
+        stored = np.dtype(self.spec.stored)
+        if out is None or out.shape != shape or out.dtype != stored or not out.flags.c_contiguous:
+            out = np.empty(shape, stored)
         if len(maps) == 1:
-            return self._decoded(maps[0].take(indices, axis=0, mode="clip"))  # the default mode is slower
+            return self._decoded(maps[0].take(indices, axis=0, mode="clip", out=out))  # the default mode is slower
         flat = indices.ravel()
-        found = np.empty((len(flat), *self.spec.shape), self.spec.stored)
+        found = out.reshape(len(flat), *self.spec.shape)
         files, places = np.divmod(flat, self.rows_per_file)
         # A copy per stretch of consecutive rows, about one per window: a gather per file would copy everything twice.
         breaks = np.flatnonzero((np.diff(flat) != 1) | (np.diff(files) != 0)) + 1

@@ -88,8 +88,13 @@ class WindowDataset(Dataset[dict[str, np.ndarray]]):
         batch = self.batch(np.asarray(indices, np.int64))
         return [{key: array[row] for key, array in batch.items()} for row in range(len(indices))]
 
-    def batch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def batch(self, indices: np.ndarray, *, out: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
         """The windows at indices int64 [B]; see the class.
+
+        Args:
+            indices: which.
+            out: an earlier batch that is done with: arrays of the right shape are written over and returned. Fresh
+                memory is half of the cost of a batch of large images.
 
         Raises:
             IndexError: an index is not in 0 to len - 1.
@@ -104,7 +109,7 @@ class WindowDataset(Dataset[dict[str, np.ndarray]]):
         }
         for key, offsets in self.windows.items():
             rows, batch[key + PAD_SUFFIX] = window_rows(frames, starts, stops, offsets)
-            batch[key] = self.materialized.rows[key].gather(rows)
+            batch[key] = self.materialized.rows[key].gather(rows, None if out is None else out.get(key))
         return batch
 
     def _item(self, number: int) -> dict[str, np.ndarray]:

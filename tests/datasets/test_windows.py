@@ -152,3 +152,17 @@ def test_several_files_read_like_one(tmp_path, monkeypatch):
     windows = {FRONT: [-2, 0, 5], "action": [0]}
     one, other = (WindowDataset(source, windows=windows).batch(np.arange(14)[::-1]) for source in (whole, parts))
     assert all(np.array_equal(one[key], other[key]) for key in one)
+
+
+def test_a_batch_may_be_written_over_an_earlier_one(tmp_path, monkeypatch):
+    store = make_store(tmp_path / "s")
+    monkeypatch.setattr("embodied.datasets.loading.materialized.FILE_BYTES", 5 * 48)
+    parts = materialize(store, keys=[FRONT, "action"], cache_root=tmp_path / "c")  # of the images several files
+    dataset = WindowDataset(parts, windows={FRONT: [-2, 0, 5], "action": [0]})
+    first = dataset.batch(np.arange(4))
+    second = dataset.batch(np.arange(4, 8), out=first)
+    fresh = dataset.batch(np.arange(4, 8))
+    assert all(np.array_equal(second[key], fresh[key]) for key in fresh)
+    assert all(second[key] is first[key] or np.shares_memory(second[key], first[key]) for key in (FRONT, "action"))
+    other = dataset.batch(np.arange(3), out=second)  # another size gets memory of its own
+    assert not np.shares_memory(other[FRONT], second[FRONT]) and np.array_equal(second[FRONT], fresh[FRONT])
