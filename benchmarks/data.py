@@ -27,6 +27,7 @@ from data_sides import (
     lerobot,
     memmap,
     ours,
+    ours_reusing,
     show,
     speeds,
     zarr_arrays,
