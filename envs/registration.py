@@ -7,31 +7,24 @@ from __future__ import annotations
 
 import gymnasium
 
+from embodied.envs.registry import load_suite, suite_names
+
 NAMESPACE = "embodied"
-_METAWORLD = (
-    "assembly basketball bin-picking box-close button-press-topdown button-press-topdown-wall button-press "
-    "button-press-wall coffee-button coffee-pull coffee-push dial-turn disassemble door-close door-lock door-open "
-    "door-unlock drawer-close drawer-open faucet-close faucet-open hammer hand-insert handle-press-side handle-press "
-    "handle-pull-side handle-pull lever-pull peg-insert-side peg-unplug-side pick-out-of-hole pick-place "
-    "pick-place-wall plate-slide-back-side plate-slide-back plate-slide-side plate-slide push-back push push-wall "
-    "reach reach-wall shelf-place soccer stick-pull stick-push sweep-into sweep window-close window-open"
-)
-# Written out, since asking metaworld would import MuJoCo; a test holds the list equal to the library's.
-METAWORLD_TASKS = tuple(f"{name}-v3" for name in _METAWORLD.split())
 
 
 def register() -> None:
-    """Register `embodied/metaworld-<task>` for every task; doing it twice does no harm."""
-    for task in METAWORLD_TASKS:
-        name = f"{NAMESPACE}/metaworld-{task}"
-        if name not in gymnasium.registry:
-            gymnasium.register(
-                name,
-                entry_point="embodied.envs.metaworld:MetaWorldEnv",
-                kwargs={"task": task},
-                order_enforce=True,
-                disable_env_checker=True,  # a test runs the checker; at every construction it would cost a rendering
-            )
+    """Register `embodied/<suite>-<task>` for every task of every suite; doing it twice does no harm."""
+    for suite in suite_names():
+        for task in load_suite(suite).instructions:
+            name = f"{NAMESPACE}/{suite}-{task}"
+            if name not in gymnasium.registry:
+                gymnasium.register(
+                    name,
+                    entry_point="embodied.envs.task_env:TaskEnv",
+                    kwargs={"suite": suite, "task": task},
+                    order_enforce=True,
+                    disable_env_checker=True,  # tests run the checker; at every construction it would cost a rendering
+                )
 
 
 register()

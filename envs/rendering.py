@@ -1,176 +1,120 @@
-"""Off-screen rendering with MuJoCo: which GL library, and a renderer without what costs time."""
+"""Frames of a MuJoCo scene, without what costs time and with whatever changes its look."""
 
 from __future__ import annotations
 
 import atexit
-import os
-import subprocess
-import sys
 import weakref
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from math import atan2, degrees, hypot
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from embodied.core.errors import UserError, unknown_name
+from embodied.core.errors import unknown_name
+from embodied.envs.simulation import Camera
 
 if TYPE_CHECKING:
     import mujoco
 
-Quality = Literal["lean", "full"]
-
-FIXES = {
-    "egl": "apt-get install -y libegl1 libgl1 libopengl0 libegl-mesa0 libgl1-mesa-dri",
-    "osmesa": "apt-get install -y libosmesa6",
-}
-OTHERS = (
-    "glfw",
-    "glx",
-    "wgl",
-    "cgl",
-    "off",
-    "disable",
-    "disabled",
-    "false",
-    "0",
-    "on",
-    "enable",
-    "enabled",
-    "true",
-    "1",
-)
-_CHECKED = "EMBODIED_GL_CHECKED"  # environment variable: the backend that this process or its parent has tried
-_PROBE = """
-import mujoco
-model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><geom size="1"/></worldbody></mujoco>')
-data = mujoco.MjData(model)
-mujoco.mj_forward(model, data)
-with mujoco.Renderer(model, 8, 8) as renderer:
-    renderer.update_scene(data)
-    assert renderer.render().any()
-"""
+Quality = Literal["lean", "lean+", "full"]
 
 
-@dataclass(frozen=True)
-class GLBackend:
-    """What `embodied doctor` shows of one way to render: whether it works, why not, and the command that fixes it."""
-
-    name: str
-    works: bool
-    detail: str
-    fix: str
+def check_quality(quality: str) -> None:
+    """Refuse a name that is no `Quality`."""
+    if quality not in get_args(Quality):
+        raise unknown_name("render", quality, get_args(Quality))
 
 
-def has_nvidia_gpu() -> bool:
-    """Whether the driver of an NVIDIA GPU is loaded."""
-    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists()
+class Appearance(Protocol):
+    """How an episode looks; `visuals` makes them. Physics never sees one.
 
-
-def probe(backend: str) -> GLBackend:
-    """Render one picture in a process of its own: a GL library that is missing or broken may take the process down."""
-    environment = {**os.environ, "MUJOCO_GL": backend, "PYOPENGL_PLATFORM": backend}
-    try:
-        result = subprocess.run(
-            [sys.executable, "-c", _PROBE], env=environment, capture_output=True, text=True, timeout=60
-        )
-    except subprocess.TimeoutExpired:
-        return GLBackend(backend, False, "no answer within 60 s", FIXES[backend])
-    if result.returncode == 0:
-        kind = "hardware" if backend == "egl" and has_nvidia_gpu() else "software"
-        return GLBackend(backend, True, kind, "")
-    lines = [line for line in result.stderr.strip().splitlines() if line.strip()]
-    return GLBackend(backend, False, lines[-1] if lines else f"exit code {result.returncode}", FIXES[backend])
-
-
-def gl_report() -> list[GLBackend]:
-    """Every backend that renders without a display, tried."""
-    return [probe(name) for name in FIXES]
-
-
-def select_gl_backend() -> str:
-    """Choose MUJOCO_GL for this process and its children, before mujoco is imported; the user's own choice stands.
-
-    EGL first (a GPU where there is one, else Mesa's software renderer), then OSMesa.
-
-    Raises:
-        UserError: neither works; the message has the command that installs one.
+    Attributes:
+        textures: numbers of the model's textures whose `tex_data` has changed and must go to the GL context.
     """
-    wanted = os.environ.get("MUJOCO_GL", "").lower()
-    if wanted and wanted not in FIXES:  # glfw, disabled, ...: what the user wants
-        if wanted not in OTHERS:
-            raise unknown_name("value of the environment variable MUJOCO_GL", wanted, [*FIXES, "glfw"])
-        return wanted
-    if not wanted or os.environ.get(_CHECKED) != wanted:
-        wanted = _first_that_works([wanted] if wanted else list(FIXES))
-        os.environ["MUJOCO_GL"] = os.environ[_CHECKED] = wanted  # child processes need not try again
-    os.environ.setdefault("PYOPENGL_PLATFORM", wanted)
-    # One thread per simulator: there are as many simulators as cores, and llvmpipe's threads only fight over them.
-    os.environ.setdefault("LP_NUM_THREADS", "1")
-    return wanted
 
+    textures: Sequence[int]
 
-def _first_that_works(names: list[str]) -> str:
-    reports = []
-    for name in names:
-        reports.append(probe(name))
-        if reports[-1].works:
-            return name
-    reasons = "; ".join(f"{report.name}: {report.detail}" for report in reports)
-    wish = f"MUJOCO_GL={names[0]} does not work here" if len(names) == 1 else "no GL library can render off-screen"
-    fix = reports[-1].fix
-    raise UserError(f"{wish} ({reasons}). Install one: {fix} (with sudo if you are not root), or see embodied doctor")
+    def dress(self, scene: mujoco.MjvScene) -> None:
+        """Change geoms, lights and the camera of a scene that was just made from the simulation's state."""
+        ...
+
+    def finish(self, frame: np.ndarray) -> np.ndarray:
+        """The frame that is observed, uint8 [H, W, 3], from the rendered one."""
+        ...
 
 
 class FrameRenderer:
-    """Frames of one camera of a MuJoCo model.
+    """Frames of a MuJoCo model, from any of its cameras with one GL context.
 
     Args:
         model: its visual options are changed for `lean`; give every renderer a model of its own.
-        camera: name in the model.
         height, width: pixels.
         quality: `lean` leaves out shadows, reflections, anti-aliasing, sky and haze; `full` is the library's look.
-        flip: turn the picture upside down and mirror it, for a camera that is mounted that way.
     """
 
-    def __init__(
-        self,
-        model: mujoco.MjModel,
-        *,
-        camera: str,
-        height: int,
-        width: int,
-        quality: Quality = "lean",
-        flip: bool = False,
-    ) -> None:
+    def __init__(self, model: mujoco.MjModel, *, height: int, width: int, quality: Quality = "lean") -> None:
         import mujoco
 
-        if quality not in ("lean", "full"):
-            raise unknown_name("render", quality, ["lean", "full"])
-        self._camera, self._flip = camera, flip
-        model.vis.global_.offwidth = max(width, 1 if quality == "lean" else model.vis.global_.offwidth)
-        model.vis.global_.offheight = max(height, 1 if quality == "lean" else model.vis.global_.offheight)
-        if quality == "lean":
+        check_quality(quality)
+        lean = quality != "full"
+        self._model = model
+        self._uploaded: Appearance | None = None
+        model.vis.global_.offwidth = max(width, 1 if lean else model.vis.global_.offwidth)
+        model.vis.global_.offheight = max(height, 1 if lean else model.vis.global_.offheight)
+        if lean:
             model.vis.quality.offsamples = 0
             model.vis.quality.shadowsize = 0
         self._renderer: Any = mujoco.Renderer(model, height, width)
         # At exit too, and before MuJoCo's own exit function ends the GL library (registered above, so run later):
         # a renderer that nobody closed would complain loudly.
         atexit.register(_close_if_alive, weakref.ref(self))
-        if quality == "lean":
+        if lean:
             flags = self._renderer.scene.flags
             for flag in ("SHADOW", "REFLECTION", "SKYBOX", "HAZE", "FOG"):
                 flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = False
 
-    def render(self, data: mujoco.MjData) -> np.ndarray:
+    def render(self, data: mujoco.MjData, camera: Camera, appearance: Appearance | None = None) -> np.ndarray:
         """The present picture, uint8 [height, width, 3], in memory of its own."""
-        self._renderer.update_scene(data, camera=self._camera)
+        view: Any = camera.name or free_camera(self._model, data, camera)
+        self._renderer.update_scene(data, camera=view)
+        if appearance is not None:
+            self._upload(appearance)
+            appearance.dress(self._renderer.scene)
         frame = self._renderer.render()
-        return np.ascontiguousarray(frame[::-1, ::-1]) if self._flip else frame.copy()
+        frame = np.ascontiguousarray(frame[::-1, ::-1]) if camera.flip else frame.copy()
+        return frame if appearance is None else appearance.finish(frame)
+
+    def _upload(self, appearance: Appearance) -> None:
+        if appearance is self._uploaded:
+            return
+        import mujoco
+
+        self._renderer._gl_context.make_current()
+        for texture in appearance.textures:
+            mujoco.mjr_uploadTexture(self._model, self._renderer._mjr_context, texture)
+        self._uploaded = appearance
 
     def close(self) -> None:
         """Give the GL context back; again does no harm."""
         self._renderer.close()
+
+
+def free_camera(model: mujoco.MjModel, data: mujoco.MjData, camera: Camera) -> mujoco.MjvCamera:
+    """A camera that the model has not: at a position in the world, looking at a body, upright."""
+    import mujoco
+
+    assert camera.position is not None and camera.target, camera
+    target = data.xpos[model.body(camera.target).id]
+    x, y, z = target - np.asarray(camera.position)
+    view = mujoco.MjvCamera()
+    view.type = mujoco.mjtCamera.mjCAMERA_FREE
+    view.lookat[:] = target
+    view.distance = float(np.sqrt(x * x + y * y + z * z))
+    view.azimuth = degrees(atan2(y, x))
+    view.elevation = degrees(atan2(z, hypot(x, y)))
+    if camera.fovy is not None:
+        model.vis.global_.fovy = camera.fovy  # of free cameras only
+    return view
 
 
 def _close_if_alive(reference: weakref.ref[FrameRenderer]) -> None:

@@ -19,11 +19,10 @@ import numpy as np
 from embodied.core.errors import UserError
 from embodied.core.protocols import ACTION, DONE, REWARD, SUCCESS, Expert
 from embodied.core.seeding import numpy_generator
-from embodied.envs.experts import make_expert
-from embodied.envs.metaworld import MetaWorldEnv
-from embodied.envs.rendering import select_gl_backend
-
-GRIPPER = 3  # the action's last value; noise there drops what is held instead of pushing it off course
+from embodied.envs.experts.behaviours import check_expert, make_expert
+from embodied.envs.gl import select_gl_backend
+from embodied.envs.registry import load_suite
+from embodied.envs.task_env import TaskEnv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,7 @@ class Episode:
     success: bool
 
 
-def collect_episode(env: MetaWorldEnv, expert: Expert, *, seed: int, noise_std: float = 0.0) -> Episode:
+def collect_episode(env: TaskEnv, expert: Expert, *, seed: int, noise_std: float = 0.0) -> Episode:
     """One episode; `action` holds what the expert wanted, although noise was added to what was executed.
 
     Noise takes the arm to states off the expert's path and the recorded action leads back: DART (Laskey et al. 2017,
@@ -46,9 +45,10 @@ def collect_episode(env: MetaWorldEnv, expert: Expert, *, seed: int, noise_std: 
         env: the simulator.
         expert: the behaviour.
         seed: of the placement, the behaviour and the noise.
-        noise_std: of the Gaussian, in units of the action.
+        noise_std: of the Gaussian, in half ranges of the action.
     """
     noise = numpy_generator(seed, "action noise")
+    spec = env.spec_of_task
     observation, _ = env.reset(seed=seed)
     expert.reset(seed)
     rows: dict[str, list[Any]] = {name: [] for name in (*observation, ACTION, REWARD, SUCCESS, DONE)}
@@ -58,8 +58,9 @@ def collect_episode(env: MetaWorldEnv, expert: Expert, *, seed: int, noise_std: 
         for name, value in observation.items():
             rows[name].append(value)
         kick = noise.normal(size=action.shape) * noise_std
-        kick[GRIPPER] = 0.0
-        executed = np.clip(action + kick, -1, 1).astype(np.float32)
+        kick[list(spec.gripper)] = 0.0  # noise there drops what is held instead of pushing it off course
+        half_range = (spec.action_high - spec.action_low) / 2
+        executed = np.clip(action + kick * half_range, spec.action_low, spec.action_high).astype(np.float32)
         observation, reward, terminated, truncated, info = env.step(executed)
         rows[ACTION].append(action)
         rows[REWARD].append(reward)
@@ -81,7 +82,7 @@ def collect_episodes(
     """One episode per seed, in the order of the seeds whatever worker is first; the same for any number of workers.
 
     Args:
-        env_options: arguments of `MetaWorldEnv`.
+        env_options: arguments of `TaskEnv`.
         expert_kind: see `envs.experts.EXPERTS`.
         seeds: may be endless; at most two per worker are worked on ahead of what has been taken.
         noise_std: see `collect_episode`.
@@ -92,7 +93,7 @@ def collect_episodes(
     """
     # Here, so that a misspelling shows before any process starts, and workers inherit the choice.
     select_gl_backend()
-    make_expert(expert_kind, str(env_options["task"]))
+    check_expert(expert_kind, load_suite(str(env_options.get("suite", "metaworld"))))
     if num_workers == 0:
         worker = _Worker(dict(env_options), expert_kind, noise_std)
         try:
@@ -123,8 +124,8 @@ class _Worker:
     """A simulator and a behaviour that live for many episodes."""
 
     def __init__(self, env_options: dict[str, Any], expert_kind: str, noise_std: float) -> None:
-        self.env = MetaWorldEnv(**env_options)
-        self.expert = make_expert(expert_kind, self.env.task)
+        self.env = TaskEnv(**env_options)
+        self.expert = make_expert(expert_kind, self.env.simulation)
         self.noise_std = noise_std
 
     def collect(self, seed: int) -> Episode:

@@ -10,9 +10,9 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from embodied.core.errors import UsageError
-from embodied.envs.metaworld import MetaWorldEnv
-from embodied.envs.rendering import select_gl_backend
+from embodied.envs.gl import select_gl_backend
 from embodied.envs.rollout import die_with_parent
+from embodied.envs.task_env import TaskEnv
 
 
 class RestAfterEnd(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -46,14 +46,14 @@ class EnvironmentFactory:
 
     def __call__(self) -> gymnasium.Env[Any, Any]:
         die_with_parent()
-        return RestAfterEnd(MetaWorldEnv(**self._options))
+        return RestAfterEnd(TaskEnv(**self._options))
 
 
 def make_vector_env(env_options: Mapping[str, Any], *, num_envs: int) -> VectorEnv[Any, Any, Any]:
     """`num_envs` environments, in worker processes when there are several; never reset by itself.
 
     Args:
-        env_options: arguments of `MetaWorldEnv`.
+        env_options: arguments of `TaskEnv`.
         num_envs: at least 1.
 
     Returns:

@@ -98,13 +98,14 @@ class BCPolicy(nn.Module):
         tokens, out = self.encoder(self.encoder.preprocess(inputs))  # type: ignore[operator]
         return tokens if self.feature == "tokens" else out[self.feature]
 
-    def predict(self, features: Tensor, proprioception: Tensor) -> Tensor:
-        """Normalised action [B, A] from features [B, T, *feature_shape] and proprioception [B, P]."""
+    def predict(self, features: Tensor, proprioception: Tensor | None) -> Tensor:
+        """Normalised action [B, A] from features [B, T, *feature_shape] and proprioception [B, P], if there is any."""
         if self.neck is not None:
             fused = self.neck(features * self.feature_scale[1])
         else:
             fused = self.scale(flare(features.flatten(2)))
         if self.proprioception_dim:
+            assert proprioception is not None
             fused = torch.cat([fused, proprioception], dim=1)
         return self.head(fused)
 
@@ -133,7 +134,7 @@ class BCPolicy(nn.Module):
         else:
             features = batch[FEATURES]
         target = (batch[ACTION] - self.action_mean) / self.action_std
-        prediction = self.predict(features, batch[STATE])
+        prediction = self.predict(features, batch.get(STATE))
         loss = F.mse_loss(prediction, target)
         error = (prediction.detach() - target).mul(self.action_std).abs().mean()
         return loss, {"action_error": error}
@@ -155,7 +156,7 @@ class BCPolicy(nn.Module):
         started = carry["started"].view(-1, *[1] * (present.ndim - 1))
         past = torch.where(started, carry["features"], present.expand_as(carry["features"]))
         window = torch.cat([past, present], dim=1)  # (B, T, ...)
-        action = self.predict(window, observation[STATE]) * self.action_std + self.action_mean
+        action = self.predict(window, observation.get(STATE)) * self.action_std + self.action_mean
         carry = {"started": torch.ones_like(carry["started"]), "features": window[:, 1:]}
         return carry, action[:, None]
 

@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(items):
     if not any(item.get_closest_marker("sim") for item in items):
         return
     from embodied.core.errors import UserError
-    from embodied.envs.rendering import select_gl_backend
+    from embodied.envs.gl import select_gl_backend
 
     try:
         select_gl_backend()

@@ -55,11 +55,12 @@ class Experiment:
 
     Args:
         store: the folder of the demonstrations.
-        env: options of the environment class (task, camera, image_size, render, horizon).
+        env: arguments of `envs.task_env.TaskEnv`.
         encoder: as `load_encoder` takes it.
         policy: import path of the policy class and its keyword arguments.
         demos: demonstrations of the store to learn from, the first ones.
         episodes: evaluation episodes; `selection_episodes` per checkpoint for the best-over-checkpoints column.
+        shift: visual shift of the reported episodes: `shift` and `shift_strength` of `TaskEnv`.
         seed: of training and of the evaluation episodes.
         workers: simulator processes.
         cache_bytes: what all feature caches may take; those not in use make room.
@@ -77,6 +78,7 @@ class Experiment:
     seed: int
     device: torch.device
     workers: int
+    shift: Mapping[str, Any] = field(default_factory=dict)
     cache: Path = field(default_factory=cache_folder)
     cache_bytes: int | None = None
 
@@ -127,7 +129,7 @@ class Experiment:
             "feature": self.feature,
             "feature_shape": list(self.feature_shape),
             "camera": self.env["camera"],
-            "proprioception_dim": keys[STATE].shape[0],
+            "proprioception_dim": keys[STATE].shape[0] if STATE in keys else 0,
             "action_dim": keys[ACTION].shape[0],
         }
         encoder = {
@@ -198,7 +200,7 @@ def train(experiment: Experiment, run: RunFolder, reporter: Reporter) -> Path:
     store, frames = experiment.episode_store, experiment.frame_count
     demonstrations = Demonstrations(
         encode(experiment, reporter),
-        state=store.read(STATE, 0, frames),
+        state=store.read(STATE, 0, frames) if STATE in store.keys else np.zeros((frames, 0), np.float32),
         action=store.read(ACTION, 0, frames),
         lengths=store.lengths[: experiment.demos],
         history=int(experiment.policy["history"]),
@@ -245,7 +247,7 @@ def episode_seeds(first: int, seed: int, episodes: int) -> list[int]:
 
 
 def open_simulators(
-    path: Path, *, device: torch.device, count: int, frames: bool
+    path: Path, *, device: torch.device, count: int, frames: bool, shift: Mapping[str, Any] | None = None
 ) -> closing[gymnasium.vector.VectorEnv[Any, Any, Any]]:
     """The environments that a policy file was trained for, `count` side by side, to be used in a `with`.
 
@@ -254,11 +256,12 @@ def open_simulators(
         device: where it will run.
         count: environments; at least one.
         frames: render even if the policy does not look.
+        shift: see `Experiment`.
     """
     policy, metadata = load_policy(path, device=device)
     looks = getattr(policy.encoder, "modality", "image") == "image"
-    options = {key: value for key, value in metadata["env"].items() if key != "name"}
-    return closing(make_vector_env({**options, "images": frames or looks}, num_envs=max(1, count)))
+    options = {**metadata["env"], **(shift or {}), "images": frames or looks}
+    return closing(make_vector_env(options, num_envs=max(1, count)))
 
 
 def evaluate_checkpoint(
@@ -315,7 +318,9 @@ def report_final(experiment: Experiment, run: RunFolder, reporter: Reporter) -> 
     path = checkpoint_path(run.checkpoints, experiment.training.steps)
     seeds = episode_seeds(REPORT_SEEDS, experiment.seed, experiment.episodes)
     count = min(experiment.workers, len(seeds))
-    with open_simulators(path, device=experiment.device, count=count, frames=True) as simulators:
+    with open_simulators(
+        path, device=experiment.device, count=count, frames=True, shift=experiment.shift
+    ) as simulators:
         return evaluate_checkpoint(
             path,
             seeds,

@@ -16,16 +16,15 @@ from rich.console import Console
 
 from embodied.cli.config import compose_config, positive
 from embodied.cli.reporter import RichReporter
-from embodied.cli.settings import env_options, resolve_workers, store_path
+from embodied.cli.settings import collect_options, env_options, probe_env, resolve_workers, store_path
 from embodied.core.errors import UsageError, UserError
-from embodied.core.protocols import Reporter
+from embodied.core.protocols import ACTION, DONE, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS, Reporter, image_key
 from embodied.core.run_folder import versions
 from embodied.datasets.storage.disk import FileLock, disk_errors
 from embodied.datasets.store.episode_store import EpisodeStore, KeySpec
 from embodied.envs.rollout import collect_episodes
+from embodied.envs.task_env import TaskEnv
 from embodied.training.collect import collect
-
-FPS = 80.0  # Meta-World: 5 physics steps of 2.5 ms per action
 
 
 def main(arguments: Sequence[str], *, debug: bool) -> int:
@@ -62,9 +61,8 @@ def collect_into(path: Path, config: DictConfig, *, episodes: int, reporter: Rep
 
 
 def _collect_into(path: Path, config: DictConfig, *, episodes: int, reporter: Reporter) -> EpisodeStore:
-    options = env_options(config)
-    options.pop("name")
-    made = provenance(config, options)
+    options, behaviour = env_options(config), collect_options(config)
+    made = {"env": options, "collect": behaviour, "versions": versions()}
     if path.exists():
         store = EpisodeStore.open(path)
         require_same(store, made, path)
@@ -72,20 +70,22 @@ def _collect_into(path: Path, config: DictConfig, *, episodes: int, reporter: Re
             return store
         store = EpisodeStore.open(path, mode="a")
     else:
-        size = int(options["image_size"])
-        store = EpisodeStore.create(path, keys=store_keys(options, size), fps=FPS, robot="sawyer", provenance=made)
+        env = probe_env(options)
+        store = EpisodeStore.create(
+            path, keys=store_keys(env), fps=env.fps, robot=env.spec_of_task.robot, provenance=made
+        )
     collect(
         store,
         partial(
             collect_episodes,
             options,
-            str(config.collect.expert),
-            noise_std=float(config.collect.noise),
+            behaviour["expert"],
+            noise_std=float(behaviour["noise"]),
             num_workers=resolve_workers(config.workers),
         ),
         episodes=episodes,
-        first_seed=int(config.collect.seed),
-        only_successes=bool(config.collect.only_successes),
+        first_seed=int(behaviour["seed"]),
+        only_successes=bool(behaviour["only_successes"]),
         reporter=reporter,
     )
     store.close()
@@ -104,23 +104,19 @@ def require_same(store: EpisodeStore, made: dict[str, Any], path: Path) -> None:
             )
 
 
-def store_keys(options: dict[str, Any], size: int) -> dict[str, KeySpec]:
-    """What an episode of Meta-World holds."""
+def store_keys(env: TaskEnv) -> dict[str, KeySpec]:
+    """What an episode holds: the environment's observations, frames of all its cameras, actions, rewards, success."""
+    spec = env.spec_of_task
+    names = {STATE: spec.state, ENVIRONMENT_STATE: spec.environment_state}
+    keys = {image_key(camera): KeySpec("uint8", env.frame_shape) for camera in env.cameras}
+    spaces: Any = env.observation_space
+    for name, space in spaces.items():
+        labels = names[name]
+        keys[name] = KeySpec("float32", space.shape, names=labels if isinstance(labels, tuple) else ())
     return {
-        f"observation.images.{options['camera']}": KeySpec("uint8", (size, size, 3)),
-        "observation.state": KeySpec("float32", (4,)),
-        "observation.environment_state": KeySpec("float32", (39,)),
-        "action": KeySpec("float32", (4,)),
-        "next.reward": KeySpec("float32", ()),
-        "next.success": KeySpec("bool", ()),
-        "next.done": KeySpec("bool", ()),
-    }
-
-
-def provenance(config: DictConfig, options: dict[str, Any]) -> dict[str, Any]:
-    """Where the episodes come from."""
-    return {
-        "env": {"name": str(config.env.name), **options},
-        "collect": {str(key): value for key, value in config.collect.items()},
-        "versions": versions(),
+        **keys,
+        ACTION: KeySpec("float32", env.action_space.shape or (), names=spec.action),
+        REWARD: KeySpec("float32", ()),
+        SUCCESS: KeySpec("bool", ()),
+        DONE: KeySpec("bool", ()),
     }

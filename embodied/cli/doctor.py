@@ -115,7 +115,7 @@ def check_packages() -> list[Check]:
 
 
 def check_rendering() -> list[Check]:
-    from embodied.envs.rendering import gl_report
+    from embodied.envs.gl import gl_report
 
     reports = gl_report()
     # One backend is enough; a second one that is missing is worth a note only.

@@ -35,7 +35,11 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
     reporter, watch = RichReporter(console), Stopwatch()
     device, chosen = resolve_device(str(config.device)), seeds(config)
     count = min(resolve_workers(config.workers), len(chosen))
-    with reporter.phase("evaluate"), open_simulators(path, device=device, count=count, frames=False) as simulators:
+    shift = {"shift": config.shift, "shift_strength": config.shift_strength}
+    with (
+        reporter.phase("evaluate"),
+        open_simulators(path, device=device, count=count, frames=False, shift=shift) as simulators,
+    ):
         outcomes = evaluate_checkpoint(
             path, chosen, simulators, device=device, reporter=reporter, description="evaluate"
         )
@@ -43,14 +47,17 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
     low, high = wilson_interval(successes, len(outcomes))
     result: dict[str, Any] = {
         "checkpoint": path.name,
+        **(shift if config.shift else {}),
         "success_rate": successes / len(outcomes),
         "interval": [low, high],
         "episodes": len(outcomes),
+        "mean_score": float(np.mean([outcome.score for outcome in outcomes])),
         "mean_reward": float(np.mean([outcome.total_reward for outcome in outcomes])),
         "seconds": round(watch.seconds, 1),
         "outcomes": [outcome.record() for outcome in outcomes],
     }
-    target = path.parents[1] / "evaluations" / f"{path.stem}-seed{config.seed}-{config.episodes}.json"
+    shifted = f"-{config.shift}{config.shift_strength}" if config.shift else ""
+    target = path.parents[1] / "evaluations" / f"{path.stem}-seed{config.seed}-{config.episodes}{shifted}.json"
     write_json(target, result)
     console.print(
         f"success [bold]{successes / len(outcomes):.0%}[/] ({successes} of {len(outcomes)}, 95 % interval "

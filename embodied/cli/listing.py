@@ -1,6 +1,6 @@
 """List what can be named in a command.
 
-Kinds: envs, tasks, cameras, encoders, objectives, policies, heads, experts, formats. --json prints them for machines.
+Kinds: envs, tasks, cameras, encoders, objectives, policies, heads, experts, shifts, formats. --json is for machines.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from rich.table import Table
 
 from embodied.cli.config import groups
 from embodied.core.errors import UsageError, unknown_name
+from embodied.envs.experts.behaviours import expert_names
+from embodied.envs.registry import load_suite, suite_names
 
 Listing = dict[str, str]  # name -> one line
 
@@ -31,15 +33,19 @@ def first_comment(group: str) -> Listing:
 
 
 def tasks() -> Listing:
-    from embodied.envs.metaworld import list_tasks, task_description
-
-    return {task: task_description(task) for task in list_tasks()}
+    return {
+        f"env={name} task={task}": text
+        for name in suite_names()
+        for task, text in load_suite(name).instructions.items()
+    }
 
 
 def cameras() -> Listing:
-    from embodied.envs.metaworld import CAMERAS
-
-    return {camera: "metaworld" for camera in CAMERAS}
+    found: dict[str, list[str]] = {}
+    for name in suite_names():
+        for camera in load_suite(name).cameras:
+            found.setdefault(camera, []).append(name)
+    return {camera: ", ".join(names) for camera, names in found.items()}
 
 
 def encoders() -> Listing:
@@ -60,9 +66,17 @@ def heads() -> Listing:
 
 
 def experts() -> Listing:
-    from embodied.envs.experts import EXPERTS
+    found: dict[str, list[str]] = {}
+    for name in suite_names():
+        for kind, text in expert_names(load_suite(name)).items():
+            found.setdefault(kind, []).append(f"{name}: {text}")
+    return {kind: "; ".join(texts) for kind, texts in found.items()}
 
-    return dict(EXPERTS)
+
+def shifts() -> Listing:
+    from embodied.envs.visuals.draw import SHIFTS
+
+    return dict(SHIFTS)
 
 
 def formats() -> Listing:
@@ -99,6 +113,7 @@ KINDS: dict[str, Callable[[], Listing]] = {
     "policies": lambda: first_comment("policy"),
     "heads": heads,
     "experts": experts,
+    "shifts": shifts,
     "formats": formats,
 }
 
@@ -123,5 +138,5 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
             table.add_row(f"  [cyan]{name}[/]", text)
         console.print(table)
     if not kinds:
-        console.print("[bold]tasks[/]\n  embodied list tasks shows all 50 of metaworld", highlight=False)
+        console.print("[bold]tasks[/]\n  embodied list tasks shows those of every suite", highlight=False)
     return 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,9 @@ from embodied.cli.config import positive
 from embodied.core.errors import UsageError, unknown_name
 from embodied.core.files import cache_folder, hash_json
 from embodied.core.run_folder import versions
+from embodied.envs.experts.behaviours import check_expert, expert_names
+from embodied.envs.registry import load_suite
+from embodied.envs.task_env import TaskEnv
 from embodied.policies.bc import HEADS
 
 MAXIMUM_WORKERS = 8
@@ -54,38 +60,56 @@ def cache_bytes(config: DictConfig) -> int | None:
 
 
 def env_options(config: DictConfig) -> dict[str, Any]:
-    """Options of the environment: the env group with the task and the camera."""
-    from embodied.envs.experts import EXPERTS
-    from embodied.envs.metaworld import CAMERAS, HORIZON_LIMIT, list_tasks
+    """Arguments of `TaskEnv`: the env group with task, camera and horizon as they will be used.
 
-    positive(config, "env.image_size", "env.horizon")
-    if config.env.horizon > HORIZON_LIMIT:
-        raise UsageError(f"env.horizon must be in [1, {HORIZON_LIMIT}], got {config.env.horizon}")
-    if config.collect.expert not in EXPERTS:
-        raise unknown_name("collect.expert", str(config.collect.expert), EXPERTS)
-    if config.collect.noise < 0:
-        raise UsageError(f"collect.noise must be at least 0, got {config.collect.noise}")
-    if config.task not in list_tasks():
-        raise unknown_name("task", str(config.task), list_tasks())
-    if config.camera not in CAMERAS:
-        raise unknown_name("camera", str(config.camera), CAMERAS)
-    if config.env.render not in ("lean", "full"):
-        raise unknown_name("env.render", str(config.env.render), ["lean", "full"])
+    Raises:
+        UsageError: the suite has no such task, camera, horizon or option.
+    """
     options = OmegaConf.to_container(config.env, resolve=True)
     assert isinstance(options, dict), type(options)
-    return {**{str(key): value for key, value in options.items()}, "task": config.task, "camera": config.camera}
+    camera = OmegaConf.to_container(config.camera) if OmegaConf.is_list(config.camera) else config.camera
+    named = {**{str(key): value for key, value in options.items()}, "task": config.task, "camera": camera}
+    env = probe_env(named)
+    cameras = env.cameras[0] if isinstance(camera, str | None) else list(env.cameras)
+    return {**named, "task": env.task, "camera": cameras, "horizon": env.horizon}
+
+
+def probe_env(options: Mapping[str, Any]) -> TaskEnv:
+    """An environment with these options that shows no frames, for what it says of itself; made once."""
+    return _probe_env(json.dumps({**options, "images": False}, sort_keys=True))
+
+
+@cache
+def _probe_env(options: str) -> TaskEnv:
+    return TaskEnv(**json.loads(options))
+
+
+def collect_options(config: DictConfig) -> dict[str, Any]:
+    """The collect group, with the behaviour that will be used.
+
+    Raises:
+        UsageError: the suite has no such behaviour, or a number makes no sense.
+    """
+    options = {str(key): value for key, value in config.collect.items()}
+    suite = load_suite(str(config.env.suite))
+    kind = options["expert"] or next(iter(expert_names(suite)))
+    check_expert(str(kind), suite)
+    if options["noise"] < 0:
+        raise UsageError(f"collect.noise must be at least 0, got {options['noise']}")
+    return {**options, "expert": str(kind)}
 
 
 def store_path(config: DictConfig, episodes: int) -> Path:
     """Where demonstrations with these settings are cached; another simulator version is another store."""
     installed = versions()
+    options = env_options(config)
     identity = {
-        "env": env_options(config),
-        "collect": OmegaConf.to_container(config.collect, resolve=True),
+        "env": options,
+        "collect": collect_options(config),
         "episodes": episodes,
-        "versions": {name: installed[name] for name in ("mujoco", "metaworld")},
+        "versions": {name: installed[name] for name in ("mujoco", load_suite(options["suite"]).distribution)},
     }
-    return resolve_cache(config) / "stores" / f"{config.task}-{episodes}-{hash_json(identity)[:12]}"
+    return resolve_cache(config) / "stores" / f"{options['task']}-{episodes}-{hash_json(identity)[:12]}"
 
 
 def make_experiment(config: DictConfig) -> Experiment:
@@ -106,12 +130,15 @@ def make_experiment(config: DictConfig) -> Experiment:
         raise UsageError(
             f"collect.seed must be in [0, {SELECTION_SEEDS - int(config.demos)}), got {config.collect.seed}"
         )
+    env = env_options(config)
+    if not isinstance(env["camera"], str):
+        raise UsageError(f"camera: a policy looks through one camera, got {env['camera']}")
     policy = OmegaConf.to_container(config.policy, resolve=True)
     assert isinstance(policy, dict), type(policy)
     arguments = {str(key): value for key, value in policy.items() if key != "_target_"}
     return Experiment(
         store=store_path(config, int(config.demos)),
-        env=env_options(config),
+        env=env,
         encoder=str(config.encoder),
         policy_target=str(policy["_target_"]),
         policy=arguments,
@@ -119,6 +146,7 @@ def make_experiment(config: DictConfig) -> Experiment:
         demos=int(config.demos),
         episodes=int(config.episodes),
         selection_episodes=int(config.evaluate.selection_episodes),
+        shift={"shift": config.evaluate.shift, "shift_strength": config.evaluate.shift_strength},
         seed=int(config.seed),
         device=resolve_device(str(config.device)),
         workers=resolve_workers(config.workers),

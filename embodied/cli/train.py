@@ -35,7 +35,7 @@ def train_once(config: DictConfig, overrides: Sequence[str]) -> int:
     console = Console()
     experiment = make_experiment(config)
     check_policy(experiment)
-    run = open_run(config, run_name(config), command=shlex.join(["embodied", "train", *overrides]))
+    run = open_run(config, run_name(config, experiment), command=shlex.join(["embodied", "train", *overrides]))
     console.print(f"run folder [bold]{run.path}[/]", highlight=False)
     reporter = RichReporter(console)
     summary = run_phases(config, experiment, run, reporter)
@@ -43,10 +43,10 @@ def train_once(config: DictConfig, overrides: Sequence[str]) -> int:
     return 0
 
 
-def run_name(config: DictConfig) -> str:
+def run_name(config: DictConfig, experiment: Experiment) -> str:
     """`<task>-<encoder>-<head>-seed<seed>`; of a path the last part."""
     encoder = "".join(letter if letter.isalnum() else "-" for letter in Path(str(config.encoder)).name)[-40:]
-    return f"{config.task}-{encoder}-{config.policy.head}-seed{config.seed}"
+    return f"{experiment.env['task']}-{encoder}-{config.policy.head}-seed{config.seed}"
 
 
 def run_phases(config: DictConfig, experiment: Experiment, run: RunFolder, reporter: Reporter) -> dict[str, Any]:

@@ -21,11 +21,16 @@ class UsageError(UserError, ValueError):
     exit_code = 2
 
 
+# What an extra cannot install, because the package asks for others that do not fit; see pyproject.toml.
+_BY_ITSELF = {"robosuite": "pip install --no-deps robosuite==1.5.2"}
+
+
 class MissingExtraError(UserError, ImportError):
     """An optional dependency is not installed; the message names the extra to install."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed: run pip install 'embodied-learning[{extra}]'")
+        then = f" and {_BY_ITSELF[extra]}" if extra in _BY_ITSELF else ""
+        super().__init__(f"{package} is not installed: run pip install 'embodied-learning[{extra}]'{then}")
 
 
 def near_names(name: str, valid: Iterable[str], *, limit: int = 3) -> list[str]:

@@ -16,7 +16,19 @@ from typing import Any
 from embodied.core.errors import UsageError, UserError
 from embodied.core.files import hash_json, write_json, write_text
 
-PACKAGES = ("embodied-learning", "torch", "mujoco", "metaworld", "gymnasium", "zarr", "numpy", "transformers")
+PACKAGES = (
+    "embodied-learning",
+    "torch",
+    "mujoco",
+    "metaworld",
+    "dm-control",
+    "robosuite",
+    "gymnasium-robotics",
+    "gymnasium",
+    "zarr",
+    "numpy",
+    "transformers",
+)
 
 
 class RunFolder:

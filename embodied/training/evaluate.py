@@ -30,12 +30,18 @@ class ResetSlots(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One evaluation episode. `frames` uint8 [T, H, W, 3] only where recording was asked for."""
+    """One evaluation episode.
+
+    `success`: at its end, by the suite's rule; `success_once`: at any step. `score`: the suite's measure, in [0, 1].
+    `frames` uint8 [T, H, W, 3] only where recording was asked for.
+    """
 
     seed: int
     success: bool
     steps: int
     total_reward: float
+    score: float
+    success_once: bool
     frames: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def record(self) -> dict[str, Any]:
@@ -145,6 +151,8 @@ def _episodes(
                         success=success,
                         steps=slot.steps,
                         total_reward=slot.total_reward,
+                        score=float(infos["score"][index]),
+                        success_once=bool(infos["success_once"][index]),
                         frames=recorder.keep(slot, success=success),
                     ),
                 )

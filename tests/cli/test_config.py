@@ -59,7 +59,7 @@ def test_wrong_settings_say_what_is_right(override, message):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("task=hamer-v3", "unknown task 'hamer-v3': did you mean hammer-v3"),
+        ("task=hamer-v3", "unknown task of metaworld 'hamer-v3': did you mean hammer-v3"),
         ("camera=corner9", "unknown camera"),
         ("policy.head=conf", "did you mean conv"),
         ("demos=0", "demos must be a whole number of at least 1, got 0"),
@@ -72,11 +72,11 @@ def test_wrong_settings_say_what_is_right(override, message):
         ("workers=abc", "workers must be a whole number of at least 0, got 'abc'"),
         ("cache_gb=0", "cache_gb must be a positive number, got 0"),
         ("cache_gb=lots", "cache_gb must be a finite number, got 'lots'"),
-        ("env.horizon=501", "env.horizon must be in [1, 500], got 501"),
-        ("collect.expert=scriptd", "unknown collect.expert 'scriptd': did you mean scripted?"),
+        ("env.horizon=501", "horizon must be in [1, 500], got 501"),
+        ("collect.expert=scriptd", "unknown collect.expert of metaworld 'scriptd': did you mean scripted?"),
         ("collect.noise=-0.1", "collect.noise must be at least 0, got -0.1"),
         ("train.learning_rate=0.0", "train.learning_rate must be positive"),
-        ("env.render=shiny", "unknown env.render 'shiny'"),
+        ("env.render=shiny", "unknown render 'shiny'"),
     ],
 )
 def test_wrong_values_say_what_is_right(override, message):

@@ -7,14 +7,14 @@ import pytest
 from embodied.cli import doctor
 from embodied.cli.doctor import Check, run_checks
 from embodied.cli.main import main
-from embodied.envs.rendering import GLBackend
+from embodied.envs.gl import GLBackend
 
 
 def fake_gl(monkeypatch, works):
-    from embodied.envs import rendering
+    from embodied.envs import gl
 
     reports = [GLBackend("egl", works, "software", "" if works else "apt-get install -y libegl1")]
-    monkeypatch.setattr(rendering, "gl_report", lambda: reports)
+    monkeypatch.setattr(gl, "gl_report", lambda: reports)
 
 
 def test_healthy_machine(capsys, monkeypatch):

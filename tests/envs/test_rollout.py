@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from embodied.core.errors import UsageError
-from embodied.envs.experts import EXPERTS, make_expert
-from embodied.envs.metaworld import MetaWorldEnv
+from embodied.envs.experts.behaviours import expert_names, make_expert
+from embodied.envs.registry import load_suite
 from embodied.envs.rollout import collect_episode, collect_episodes
+from embodied.envs.task_env import TaskEnv
 from embodied.envs.vector import make_vector_env, reset_slots
 
 pytestmark = pytest.mark.sim
@@ -24,8 +25,8 @@ def summary(episode):
 
 
 def test_episode_arrays():
-    env = MetaWorldEnv(**OPTIONS)
-    episode = collect_episode(env, make_expert("scripted", env.task), seed=1)
+    env = TaskEnv(**OPTIONS)
+    episode = collect_episode(env, make_expert("scripted", env.simulation), seed=1)
     steps = len(episode.arrays["action"])
     assert {name: (array.dtype.name, array.shape) for name, array in episode.arrays.items()} == {
         "observation.images.corner4": ("uint8", (steps, 16, 16, 3)),
@@ -43,8 +44,8 @@ def test_episode_arrays():
 
 
 def test_noise_changes_what_happens_but_not_what_is_recorded():
-    env = MetaWorldEnv(**OPTIONS, images=False)
-    expert = make_expert("scripted", env.task)
+    env = TaskEnv(**OPTIONS, images=False)
+    expert = make_expert("scripted", env.simulation)
     clean, noisy = (collect_episode(env, expert, seed=1, noise_std=std) for std in (0.0, 0.5))
     assert np.array_equal(clean.arrays["action"][0], noisy.arrays["action"][0])
     assert not np.array_equal(clean.arrays["observation.state"][1], noisy.arrays["observation.state"][1])
@@ -52,17 +53,17 @@ def test_noise_changes_what_happens_but_not_what_is_recorded():
     assert summary(again) == summary(noisy)
 
 
-@pytest.mark.parametrize("kind", sorted(EXPERTS))
+@pytest.mark.parametrize("kind", sorted(expert_names(load_suite("metaworld"))))
 def test_experts_stay_in_the_action_space_and_follow_their_seed(kind):
-    env = MetaWorldEnv(**OPTIONS, images=False)
-    first, second = (collect_episode(env, make_expert(kind, env.task), seed=4) for _ in range(2))
+    env = TaskEnv(**OPTIONS, images=False)
+    first, second = (collect_episode(env, make_expert(kind, env.simulation), seed=4) for _ in range(2))
     assert np.abs(first.arrays["action"]).max() <= 1
     assert summary(first) == summary(second)
 
 
 def test_the_random_expert_explores():
-    env = MetaWorldEnv(task="reach-v3", images=False, horizon=200)
-    hand = collect_episode(env, make_expert("random", env.task), seed=0).arrays["observation.state"][:, :3]
+    env = TaskEnv(task="reach-v3", images=False, horizon=200)
+    hand = collect_episode(env, make_expert("random", env.simulation), seed=0).arrays["observation.state"][:, :3]
     assert (hand.max(axis=0) - hand.min(axis=0)).max() > 0.1  # metres
 
 
@@ -82,7 +83,7 @@ def test_misspelt_expert_shows_before_any_process_starts():
 
 def test_slots_are_reset_one_by_one_and_rest_after_their_end():
     environment = make_vector_env({**OPTIONS, "images": False, "horizon": 3}, num_envs=2)
-    alone = MetaWorldEnv(**{**OPTIONS, "images": False})
+    alone = TaskEnv(**{**OPTIONS, "images": False})
     first = reset_slots(environment, [7, 8])["observation.environment_state"].copy()
     assert np.array_equal(first[1], alone.reset(seed=8)[0]["observation.environment_state"])
     for _ in range(3):
@@ -102,6 +103,7 @@ def test_slots_are_reset_one_by_one_and_rest_after_their_end():
 CHILD = """
 import sys
 from embodied.envs.rollout import collect_episodes
+from embodied.envs.task_env import TaskEnv
 from embodied.envs.vector import make_vector_env, reset_slots
 if __name__ == "__main__":
     options = {"task": "reach-v3", "image_size": 16}
