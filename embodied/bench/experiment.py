@@ -27,8 +27,9 @@ from embodied.encoders.load import load_encoder
 from embodied.envs.vector import make_vector_env, reset_slots
 from embodied.policies.artifact import build_policy, describe_policy, load_policy
 from embodied.policies.bc import feature_name, feature_scales
+from embodied.training.checkpoints import checkpoint_path, checkpoint_steps, resume_step
 from embodied.training.evaluate import Outcome, SlotEnvironment, evaluate
-from embodied.training.imitate import checkpoint_path, checkpoint_steps, imitate, resume_step
+from embodied.training.imitate import imitate
 
 # First seeds of the episodes of each purpose: they never meet, so nothing is reported on what was trained or chosen on.
 SELECTION_SEEDS = 1_000_000
@@ -101,6 +102,15 @@ class Experiment:
     @property
     def trainable(self) -> bool:
         return bool(getattr(self.frozen_encoder, "trainable", False))
+
+    @property
+    def head(self) -> str:
+        """What tables call the controller."""
+        return str(self.policy["head"])
+
+    def final_policy(self, run: RunFolder) -> Path:
+        """The policy file of the last step."""
+        return checkpoint_path(run.checkpoints, self.training.steps)
 
     @property
     def feature(self) -> str:

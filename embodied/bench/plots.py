@@ -52,6 +52,33 @@ def plot_learning_curve(metrics: Sequence[Mapping[str, Any]], path: str | Path) 
     _save(figure, path)
 
 
+def plot_reinforcement(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Mean return of training episodes by environment step, and the success and score of the evaluations.
+
+    Args:
+        metrics: records with `step` and `rollout/ep_rew_mean`, or `step`, `success_rate` and `score`.
+        path: the PNG to write.
+    """
+    figure, axes = _figure(7.0, 3.6)
+    returns = [(row["step"], row["rollout/ep_rew_mean"]) for row in metrics if "rollout/ep_rew_mean" in row]
+    if returns:
+        axes.plot(*zip(*returns, strict=True), color=BLUE)
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("return of training episodes", color=BLUE)
+    axes.set_title("Learning curve")
+    right = axes.twinx()
+    for name, color, line in (("success_rate", GREEN, "-"), ("score", GREY, ":")):
+        points = [(row["step"], row[name]) for row in metrics if name in row]
+        if points:
+            right.plot(*zip(*points, strict=True), color=color, linestyle=line, marker="o", label=name.split("_")[0])
+    right.set_ylim(-0.03, 1.03)
+    right.set_ylabel("evaluation episodes", color=GREEN)
+    right.spines["top"].set_visible(False)
+    if right.lines:
+        right.legend(loc="lower right")
+    _save(figure, path)
+
+
 def plot_success(outcomes: Sequence[Mapping[str, Any]], interval: Sequence[float], path: str | Path) -> None:
     """Every evaluation episode by its length, and the success rate with its 95 % interval.
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from embodied.bench.experiment import Experiment
-from embodied.bench.plots import plot_learning_curve, plot_success
+from embodied.bench.plots import plot_learning_curve, plot_reinforcement, plot_success
+from embodied.bench.reinforcement import Reinforcement
 from embodied.bench.report import write_report
 from embodied.bench.statistics import wilson_interval
 from embodied.bench.video import label_frames, side_by_side, write_video
 from embodied.core.files import write_json
 from embodied.core.run_folder import RunFolder, read_metrics, versions
 from embodied.training.evaluate import Outcome
-from embodied.training.imitate import checkpoint_path
 
 VIDEO_FPS = 20  # a quarter of the simulator's rate: an episode lasts 3 to 12 seconds on the screen
 
@@ -32,7 +32,7 @@ def save_outcomes(run: RunFolder, outcomes: Sequence[Outcome]) -> dict[str, Any]
     return {"outcomes": [outcome.record() for outcome in outcomes]}
 
 
-def summarize(experiment: Experiment, run: RunFolder) -> dict[str, Any]:
+def summarize(experiment: Experiment | Reinforcement, run: RunFolder) -> dict[str, Any]:
     """The content of summary.json, from the recorded phases."""
     evaluated = run.result("evaluate")
     assert evaluated is not None, run.path
@@ -43,7 +43,7 @@ def summarize(experiment: Experiment, run: RunFolder) -> dict[str, Any]:
         "camera": experiment.env["camera"],
         "encoder": experiment.encoder,
         "encoder_fingerprint": experiment.policy_metadata()["encoder"]["fingerprint"],
-        "head": experiment.policy["head"],
+        "head": experiment.head,
         "seed": experiment.seed,
         "demos": experiment.demos,
         "success_rate": successes / len(outcomes),
@@ -52,6 +52,7 @@ def summarize(experiment: Experiment, run: RunFolder) -> dict[str, Any]:
         "successes": successes,
         "seeds": [outcome["seed"] for outcome in outcomes],
         "outcomes": outcomes,
+        "score": sum(outcome["score"] for outcome in outcomes) / len(outcomes),
         "best_checkpoint": run.result("select") or None,
         "seconds": run.phase_seconds(),
         "artifacts": artifacts(run, experiment),
@@ -61,10 +62,10 @@ def summarize(experiment: Experiment, run: RunFolder) -> dict[str, Any]:
     }
 
 
-def artifacts(run: RunFolder, experiment: Experiment) -> dict[str, str]:
+def artifacts(run: RunFolder, experiment: Experiment | Reinforcement) -> dict[str, str]:
     """What the run leaves, relative to its folder."""
     found = {
-        "policy": checkpoint_path(run.checkpoints, experiment.training.steps),
+        "policy": experiment.final_policy(run),
         "report": run.path / "report.html",
         "video": run.path / "videos" / "rollout.mp4",
         "learning_curve": run.path / "plots" / "learning_curve.png",
@@ -80,7 +81,8 @@ def write_results(run: RunFolder, summary: dict[str, Any]) -> None:
     metrics: list[dict[str, Any]] = read_metrics(run.path / "metrics.jsonl")
     if summary["best_checkpoint"]:
         metrics += summary["best_checkpoint"]["checkpoints"]
-    plot_learning_curve(metrics, run.path / "plots" / "learning_curve.png")
+    plot = plot_learning_curve if any("loss" in row for row in metrics) else plot_reinforcement
+    plot(metrics, run.path / "plots" / "learning_curve.png")
     plot_success(summary["outcomes"], summary["interval"], run.path / "plots" / "success.png")
     write_json(run.summary_path, summary)
     write_report(run.path, summary, (run.path / "config.yaml").read_text(encoding="utf-8"))

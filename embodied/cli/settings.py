@@ -13,9 +13,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from embodied.bench.experiment import REPORT_SEEDS, SELECTION_SEEDS, Experiment, Training, episode_seeds
+from embodied.bench.reinforcement import Reinforcement
 from embodied.cli.config import positive
 from embodied.core.errors import UsageError, unknown_name
 from embodied.core.files import cache_folder, hash_json
+from embodied.core.protocols import ENVIRONMENT_STATE
 from embodied.core.run_folder import versions
 from embodied.envs.experts.behaviours import check_expert, expert_names
 from embodied.envs.registry import load_suite
@@ -152,4 +154,34 @@ def make_experiment(config: DictConfig) -> Experiment:
         workers=resolve_workers(config.workers),
         cache=resolve_cache(config),
         cache_bytes=cache_bytes(config),
+    )
+
+
+def make_reinforcement(config: DictConfig) -> Reinforcement:
+    """The experiment that `embodied train policy=<agent>` runs."""
+    names = ("steps", "num_envs", "checkpoint_every")
+    positive(config, "episodes", *(f"reinforce.{name}" for name in names))
+    if not isinstance(config.evaluate.selection_episodes, int) or config.evaluate.selection_episodes < 0:
+        raise UsageError(f"evaluate.selection_episodes must be 0 or more, got {config.evaluate.selection_episodes!r}")
+    episode_seeds(REPORT_SEEDS, int(config.seed), int(config.episodes))  # refuses what would reach into other seeds
+    env = env_options(config)
+    if not isinstance(env["camera"], str):
+        raise UsageError(f"camera: a policy looks through one camera, got {env['camera']}")
+    policy = OmegaConf.to_container(config.policy, resolve=True)
+    assert isinstance(policy, dict), type(policy)
+    spaces: Any = probe_env(env).observation_space
+    return Reinforcement(
+        env=env,
+        state_dim=spaces[ENVIRONMENT_STATE].shape[0],
+        encoder=str(config.encoder),
+        method=str(policy["_target_"]).split(".")[-2],
+        settings={str(key): value for key, value in policy.items() if key != "_target_"},
+        feature=str(config.reinforce.feature),
+        **{name: int(config.reinforce[name]) for name in names},
+        selection_episodes=int(config.evaluate.selection_episodes),
+        episodes=int(config.episodes),
+        shift={"shift": config.evaluate.shift, "shift_strength": config.evaluate.shift_strength},
+        seed=int(config.seed),
+        device=resolve_device(str(config.device)),
+        workers=resolve_workers(config.workers),
     )

@@ -8,19 +8,21 @@ the same settings.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
 
+from embodied.bench import reinforcement
 from embodied.bench.experiment import Experiment, check_policy, encode, report_final, select, train
+from embodied.bench.reinforcement import AGENTS, Reinforcement, check_agent, learn
 from embodied.bench.results import save_outcomes, summarize, write_results
 from embodied.cli.collect import collect_into
 from embodied.cli.reporter import RichReporter, closing_table
 from embodied.cli.runs import open_run, run_verb
-from embodied.cli.settings import make_experiment
+from embodied.cli.settings import make_experiment, make_reinforcement
 from embodied.core.protocols import Reporter
 from embodied.core.run_folder import RunFolder, Stopwatch
 
@@ -31,33 +33,56 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
 
 
 def train_once(config: DictConfig, overrides: Sequence[str]) -> int:
-    """One run, from the demonstrations to the report."""
+    """One run, from the demonstrations or the first random action to the report."""
     console = Console()
-    experiment = make_experiment(config)
-    check_policy(experiment)
+    experiment: Experiment | Reinforcement
+    if str(config.policy._target_).startswith(AGENTS):
+        experiment = make_reinforcement(config)
+        check_agent(experiment)
+    else:
+        experiment = make_experiment(config)
+        check_policy(experiment)
     run = open_run(config, run_name(config, experiment), command=shlex.join(["embodied", "train", *overrides]))
     console.print(f"run folder [bold]{run.path}[/]", highlight=False)
     reporter = RichReporter(console)
-    summary = run_phases(config, experiment, run, reporter)
+    phases = Phases(run, reporter)
+    if isinstance(experiment, Reinforcement):
+        phases.do("reinforce", lambda: {"checkpoint": learn(experiment, run, reporter).name})
+        phases.do("evaluate", lambda: save_outcomes(run, reinforcement.report_final(experiment, run, reporter)))
+    else:
+        imitate_phases(phases, config, experiment, run, reporter)
+    phases.do("report", lambda: write_results(run, summarize(experiment, run)))
+    summary = run.summary()
+    assert summary is not None, run.path
     closing_table(console, summary, run.path)
     return 0
 
 
-def run_name(config: DictConfig, experiment: Experiment) -> str:
+def run_name(config: DictConfig, experiment: Experiment | Reinforcement) -> str:
     """`<task>-<encoder>-<head>-seed<seed>`; of a path the last part."""
     encoder = "".join(letter if letter.isalnum() else "-" for letter in Path(str(config.encoder)).name)[-40:]
-    return f"{experiment.env['task']}-{encoder}-{config.policy.head}-seed{config.seed}"
+    return f"{experiment.env['task']}-{encoder}-{experiment.head}-seed{config.seed}"
 
 
-def run_phases(config: DictConfig, experiment: Experiment, run: RunFolder, reporter: Reporter) -> dict[str, Any]:
-    """Every phase that is not done yet; each is recorded when it is, so a killed run goes on with the next."""
+class Phases:
+    """Each phase is recorded when it is done, so a killed run goes on with the next."""
 
-    def phase(name: str, action: Any) -> None:
-        if run.result(name) is None:
+    def __init__(self, run: RunFolder, reporter: Reporter) -> None:
+        self._run, self._reporter = run, reporter
+
+    def do(self, name: str, action: Callable[[], dict[str, Any] | None]) -> None:
+        """Run a phase that is not done yet, and keep its result."""
+        if self._run.result(name) is None:
             watch = Stopwatch()
-            with reporter.phase(name):
+            with self._reporter.phase(name):
                 result = action()
-            run.finish(name, result if result is not None else {}, watch.seconds)
+            self._run.finish(name, result if result is not None else {}, watch.seconds)
+
+
+def imitate_phases(
+    phases: Phases, config: DictConfig, experiment: Experiment, run: RunFolder, reporter: Reporter
+) -> None:
+    """From the demonstrations to the reported episodes."""
 
     def collect_phase() -> dict[str, Any]:
         store = collect_into(experiment.store, config, episodes=experiment.demos, reporter=reporter)
@@ -66,12 +91,8 @@ def run_phases(config: DictConfig, experiment: Experiment, run: RunFolder, repor
     def encode_phase() -> None:
         encode(experiment, reporter)
 
-    phase("collect", collect_phase)
-    phase("encode", encode_phase)
-    phase("train", lambda: {"checkpoint": train(experiment, run, reporter).name})
-    phase("select", lambda: select(experiment, run, reporter))
-    phase("evaluate", lambda: save_outcomes(run, report_final(experiment, run, reporter)))
-    phase("report", lambda: write_results(run, summarize(experiment, run)))
-    summary = run.summary()
-    assert summary is not None, run.path
-    return summary
+    phases.do("collect", collect_phase)
+    phases.do("encode", encode_phase)
+    phases.do("train", lambda: {"checkpoint": train(experiment, run, reporter).name})
+    phases.do("select", lambda: select(experiment, run, reporter))
+    phases.do("evaluate", lambda: save_outcomes(run, report_final(experiment, run, reporter)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,9 +12,9 @@ import torch
 from torch import Tensor
 
 from embodied.core.checkpoint import load_checkpoint, save_checkpoint
-from embodied.core.errors import UsageError
 from embodied.core.protocols import LogMetrics, Reporter
 from embodied.core.seeding import numpy_generator, torch_generator
+from embodied.training.checkpoints import checkpoint_path, checkpoint_steps, drop_old_states, resume_step, state_path
 
 
 class ImitationPolicy(Protocol):
@@ -42,31 +41,6 @@ class Demonstrations(Protocol):
     def batch(self, indices: np.ndarray) -> dict[str, Tensor]:
         """The samples at `indices` as CPU tensors [B, ...]."""
         ...
-
-
-def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the policy of a step lies."""
-    return folder / f"step_{step:06d}.safetensors"
-
-
-def checkpoint_steps(steps: int, checkpoints: int) -> list[int]:
-    """`checkpoints` steps at even distances, the last of them `steps`."""
-    if not 1 <= checkpoints <= steps:
-        raise UsageError(f"train.checkpoints must be in [1, train.steps={steps}], got {checkpoints}")
-    return [round(steps * (number + 1) / checkpoints) for number in range(checkpoints)]
-
-
-def latest_state(folder: Path) -> Path | None:
-    """The training state to continue from, None at the start."""
-    states = sorted(folder.glob("state_*.safetensors"))
-    return states[-1] if states else None
-
-
-def resume_step(folder: Path) -> int:
-    """The step that `imitate` would continue from."""
-    state = latest_state(folder)
-    match = re.search(r"state_(\d+)", state.name) if state else None
-    return int(match.group(1)) if match else 0
 
 
 def imitate(
@@ -116,7 +90,7 @@ def imitate(
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
     done = resume_step(checkpoint_folder)
     if done:
-        _restore(policy, optimizer, parameters, checkpoint_folder / f"state_{done:06d}.safetensors")
+        _restore(policy, optimizer, parameters, state_path(checkpoint_folder, done))
     keep = set(checkpoint_steps(steps, checkpoints))
     losses: list[dict[str, float]] = []
     for step in reporter.track(range(done + 1, steps + 1), total=steps, description="train", done=done):
@@ -162,9 +136,8 @@ def _save_state(
     for index, parameter in enumerate(parameters):
         for name, value in optimizer.state[parameter].items():
             tensors[f"optimizer/{index}/{name}"] = torch.as_tensor(value)
-    save_checkpoint(folder / f"state_{step:06d}.safetensors", tensors, {"step": step})
-    for old in sorted(folder.glob("state_*.safetensors"))[:-1]:
-        old.unlink()
+    save_checkpoint(state_path(folder, step), tensors, {"step": step})
+    drop_old_states(folder)
 
 
 def _restore(

@@ -8,7 +8,8 @@ from torch import nn
 from embodied.core.checkpoint import load_checkpoint
 from embodied.core.errors import UsageError
 from embodied.core.reporting import SilentReporter
-from embodied.training.imitate import batch_indices, checkpoint_steps, imitate, resume_step
+from embodied.training.checkpoints import checkpoint_steps, resume_step
+from embodied.training.imitate import batch_indices, imitate
 
 
 class LinearPolicy(nn.Module):

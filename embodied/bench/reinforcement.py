@@ -1,0 +1,216 @@
+"""One experiment of reinforcement learning: an agent on frozen features, evaluated like every other policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from embodied.bench.experiment import REPORT_SEEDS, SELECTION_SEEDS, episode_seeds, evaluate_checkpoint, open_simulators
+from embodied.core.errors import UsageError
+from embodied.core.protocols import Reporter
+from embodied.core.reporting import SilentReporter
+from embodied.core.run_folder import RunFolder
+from embodied.core.seeding import derive_seed
+from embodied.encoders.artifact import fingerprint
+from embodied.encoders.load import load_encoder
+from embodied.envs.vector import make_vector_env
+from embodied.policies.artifact import describe_policy
+from embodied.policies.rl import state
+from embodied.policies.rl.policy import RLPolicy, agent_module
+from embodied.training.checkpoints import checkpoint_path, resume_step
+from embodied.training.evaluate import Outcome
+from embodied.training.reinforce import reinforce
+
+AGENTS = "embodied.policies.rl."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reinforcement:
+    """What to run; every field but `device` and `workers` decides the result.
+
+    Args:
+        env: arguments of `envs.task_env.TaskEnv`.
+        state_dim: S of `observation.environment_state`.
+        encoder: as `load_encoder` takes it; it stays frozen.
+        method: module of the agent in `policies/rl`; `settings` of the agent.
+        feature: the encoder's output that the agent sees.
+        steps: of all training environments together; `num_envs` of them.
+        checkpoint_every: steps between checkpoints, each evaluated on `selection_episodes` episodes of their own.
+        episodes: that are reported of the final policy.
+        shift: visual shift of the reported episodes: `shift` and `shift_strength` of `TaskEnv`.
+        seed: of training and of the evaluation episodes.
+        workers: simulator processes of an evaluation.
+    """
+
+    env: Mapping[str, Any]
+    state_dim: int
+    encoder: str
+    method: str
+    settings: Mapping[str, Any]
+    steps: int
+    num_envs: int
+    checkpoint_every: int
+    selection_episodes: int
+    episodes: int
+    seed: int
+    device: torch.device
+    workers: int
+    feature: str = "pooled"
+    shift: Mapping[str, Any] = field(default_factory=dict)
+
+    demos = 0
+
+    @property
+    def head(self) -> str:
+        """What tables call the controller."""
+        return self.method
+
+    @cached_property
+    def frozen_encoder(self) -> nn.Module:
+        """On `device`."""
+        encoder = load_encoder(self.encoder, seed=derive_seed(self.seed, "encoder"), state_dim=self.state_dim)
+        if getattr(encoder, "trainable", False):
+            raise UsageError(f"policy={self.method} needs a frozen encoder, and {self.encoder} trains along")
+        return encoder.to(self.device)
+
+    @property
+    def looks(self) -> bool:
+        """Whether the encoder reads frames."""
+        return getattr(self.frozen_encoder, "modality", "image") == "image"
+
+    def policy_metadata(self, **arguments: Any) -> dict[str, Any]:
+        """Enough to rebuild the policy, see `policies.artifact`; `arguments` are what only the environments know."""
+        encoder = {
+            "spec": self.encoder,
+            "seed": derive_seed(self.seed, "encoder"),
+            "state_dim": self.state_dim,
+            "fingerprint": fingerprint(self.frozen_encoder),
+        }
+        fixed = {
+            "method": self.method,
+            "settings": dict(self.settings),
+            "camera": self.env["camera"],
+            "feature": self.feature,
+        }
+        target = f"{RLPolicy.__module__}.{RLPolicy.__name__}"
+        return describe_policy(target, {**fixed, **arguments}, encoder=encoder, env=self.env)
+
+    def final_policy(self, run: RunFolder) -> Path:
+        """The policy file of the last step."""
+        return checkpoint_path(run.checkpoints, resume_step(run.checkpoints))
+
+
+def check_agent(experiment: Reinforcement) -> None:
+    """Build the agent's settings and the encoder once, before anything is written.
+
+    Raises:
+        UserError: a setting or the encoder makes no sense, or stable-baselines3 is missing.
+    """
+    module = agent_module(experiment.method)
+    try:
+        module.AGENT(**experiment.settings)
+    except TypeError as error:
+        raise UsageError(f"policy={experiment.method}: {error}") from error
+    _ = experiment.frozen_encoder
+
+
+def learn(experiment: Reinforcement, run: RunFolder, reporter: Reporter) -> Path:
+    """Train the agent, or go on with it; returns the final policy."""
+    from embodied.policies.rl.frozen_features import FrozenFeatures
+    from embodied.policies.rl.vec_env import SlotVecEnv
+
+    agent = import_module(AGENTS + experiment.method).AGENT(**experiment.settings)
+    options = {**experiment.env, "images": experiment.looks}
+    with closing(make_vector_env(options, num_envs=experiment.num_envs, autoreset="same_step")) as simulators:
+        slots = SlotVecEnv(simulators, seed=experiment.seed)
+        observed = FrozenFeatures(
+            slots,
+            experiment.frozen_encoder,
+            camera=str(experiment.env["camera"]),
+            feature=experiment.feature,
+            device=experiment.device,
+        )
+        network = agent.network(feature_dim=observed.feature_dim, normalise=experiment.looks)
+        algorithm = agent.build(
+            observed,
+            network=network,
+            total_steps=experiment.steps,
+            seed=derive_seed(experiment.seed, "agent") % 2**31,
+            device=experiment.device,
+        )
+        metadata = experiment.policy_metadata(
+            feature_dim=observed.feature_dim,
+            proprioception_dim=observed.state_dim,
+            action_low=slots.action_space.low.tolist(),  # type: ignore[attr-defined]
+            action_high=slots.action_space.high.tolist(),  # type: ignore[attr-defined]
+        )
+
+        def policy_tensors() -> dict[str, Tensor]:
+            return {f"agent.{name}": tensor for name, tensor in algorithm.policy.state_dict().items()}
+
+        with run.metrics(keep=resume_step(run.checkpoints)) as log:
+            return reinforce(
+                algorithm,
+                slots,
+                state,
+                total_steps=experiment.steps,
+                checkpoint_every=experiment.checkpoint_every,
+                seed=experiment.seed,
+                folder=run.checkpoints,
+                policy_tensors=policy_tensors,
+                metadata=metadata,
+                evaluate=lambda path: measure(experiment, path),
+                log=log,
+                reporter=reporter,
+            )
+
+
+def measure(experiment: Reinforcement, path: Path) -> dict[str, float]:
+    """Success, score and return of a policy file on the selection episodes."""
+    if not experiment.selection_episodes:
+        return {}
+    seeds = episode_seeds(SELECTION_SEEDS, experiment.seed, experiment.selection_episodes)
+    outcomes = run_episodes(experiment, path, seeds, SilentReporter(), frames=False)
+    return {
+        "success_rate": float(np.mean([outcome.success for outcome in outcomes])),
+        "score": float(np.mean([outcome.score for outcome in outcomes])),
+        "return": float(np.mean([outcome.total_reward for outcome in outcomes])),
+    }
+
+
+def report_final(experiment: Reinforcement, run: RunFolder, reporter: Reporter) -> list[Outcome]:
+    """The episodes that are reported: the final policy on fresh seeds, with frames to show."""
+    seeds = episode_seeds(REPORT_SEEDS, experiment.seed, experiment.episodes)
+    return run_episodes(experiment, experiment.final_policy(run), seeds, reporter, frames=True, shift=experiment.shift)
+
+
+def run_episodes(
+    experiment: Reinforcement,
+    path: Path,
+    seeds: Sequence[int],
+    reporter: Reporter,
+    *,
+    frames: bool,
+    shift: Mapping[str, Any] | None = None,
+) -> list[Outcome]:
+    """Closed-loop episodes of a policy file on environments of their own."""
+    count = min(max(1, experiment.workers), len(seeds))
+    with open_simulators(path, device=experiment.device, count=count, frames=frames, shift=shift) as simulators:
+        return evaluate_checkpoint(
+            path,
+            seeds,
+            simulators,
+            device=experiment.device,
+            reporter=reporter,
+            description="evaluate",
+            record=frames,
+        )

@@ -1,0 +1,105 @@
+"""A trained agent as a policy of this project: raw observations in, actions out, rebuilt from its artifact alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from torch import Tensor, nn
+
+from embodied.core.errors import MissingExtraError, UsageError
+from embodied.core.protocols import ENVIRONMENT_STATE, STATE, image_key
+
+
+class RLPolicy(nn.Module):
+    """The actor of an agent on its frozen encoder; it takes the mean action.
+
+    Args:
+        encoder: frozen.
+        method: module of the agent, `ppo`, `sac`, ...
+        network: `policy_kwargs` settings of the agent, as JSON: see its `network`.
+        settings: of the agent.
+        camera: whose frames the encoder reads.
+        feature: the encoder's output.
+        feature_dim: V, of the flattened output.
+        proprioception_dim: P, 0 to ignore `observation.state`.
+        action_low, action_high: [A].
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        method: str,
+        settings: Mapping[str, Any],
+        camera: str,
+        feature: str,
+        feature_dim: int,
+        proprioception_dim: int,
+        action_low: Sequence[float],
+        action_high: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.camera, self.feature = camera, feature
+        self.proprioception_dim, self.action_dim = proprioception_dim, len(action_low)
+        self.looks = getattr(encoder, "modality", "image") == "image"
+        module = agent_module(method)
+        agent = module.AGENT(**settings)
+        space = Box(-np.inf, np.inf, (feature_dim + proprioception_dim,), np.float32)
+        actions = Box(np.asarray(action_low, np.float32), np.asarray(action_high, np.float32))
+        network = agent.network(feature_dim=feature_dim, normalise=self.looks)
+        self.agent = module.POLICY_CLASS(space, actions, lambda _: 0.0, **network)
+
+    def initial(self, batch_size: int) -> dict[str, Tensor]:
+        """An agent remembers nothing."""
+        return {}
+
+    @torch.inference_mode()
+    def act(self, carry: dict[str, Tensor], observation: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """One action per episode, as a chunk [B, 1, A] inside the bounds."""
+        inputs = observation[image_key(self.camera) if self.looks else ENVIRONMENT_STATE]
+        tokens, out = self.encoder(self.encoder.preprocess(inputs))  # type: ignore[operator]
+        features = (tokens if self.feature == "tokens" else out[self.feature]).flatten(1).float()
+        if self.proprioception_dim:
+            features = torch.cat([features, observation[STATE]], dim=1)
+        action = self.agent._predict(features, deterministic=True)
+        if self.agent.squash_output:
+            low = torch.as_tensor(self.agent.action_space.low, device=action.device)
+            high = torch.as_tensor(self.agent.action_space.high, device=action.device)
+            action = low + 0.5 * (action + 1) * (high - low)
+        return carry, action[:, None]
+
+    def trained_tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds: everything but the frozen encoder."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("encoder.")}
+
+    def load_trained_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `trained_tensors`; a checkpoint of another policy is refused."""
+        expected = self.trained_tensors()
+        differing = [
+            name
+            for name in sorted(expected.keys() | tensors.keys())
+            if name not in expected or name not in tensors or expected[name].shape != tensors[name].shape
+        ]
+        if differing:
+            raise UsageError(f"the checkpoint belongs to another policy: it differs in {', '.join(differing[:5])}")
+        self.load_state_dict(dict(tensors), strict=False)
+
+
+def agent_module(method: str) -> Any:
+    """The module of an agent.
+
+    Raises:
+        MissingExtraError: stable-baselines3 is not installed.
+    """
+    try:
+        return import_module(f"embodied.policies.rl.{method}")
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("stable_baselines3"):
+            raise MissingExtraError("stable-baselines3", "rl") from error
+        raise

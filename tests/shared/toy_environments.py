@@ -1,0 +1,57 @@
+"""A point on a line that is to be brought to a goal: environments for tests of agents, without a simulator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+CAMERA = "observation.images.top"
+
+
+class Point(gymnasium.Env[Any, Any]):
+    """State [x], privileged state [x, goal], a picture with a bright column at x; reward is minus the distance."""
+
+    metadata = {"render_modes": []}  # noqa: RUF012 (Gymnasium's own declaration)
+
+    def __init__(self, horizon: int = 10) -> None:
+        self.action_space = Box(-1, 1, (1,), np.float32)
+        self.observation_space = Dict(
+            {
+                "observation.state": Box(-np.inf, np.inf, (1,), np.float32),
+                "observation.environment_state": Box(-np.inf, np.inf, (2,), np.float32),
+                CAMERA: Box(0, 255, (8, 8, 3), np.uint8),
+            }
+        )
+        self._horizon = horizon
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.x, self.goal = self.np_random.uniform(-1, 1, 2)
+        self.steps = 0
+        return self._observe(), {"success": False, "success_once": False, "score": 0.0}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.x = float(np.clip(self.x + 0.3 * action[0], -1.5, 1.5))
+        self.steps += 1
+        distance = abs(self.x - self.goal)
+        success = bool(distance < 0.1)
+        info = {"success": success, "success_once": success, "score": float(success)}
+        return self._observe(), -distance, success, not success and self.steps >= self._horizon, info
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        frame = np.zeros((8, 8, 3), np.uint8)
+        frame[:, int(np.clip((self.x + 1.5) / 3 * 8, 0, 7))] = 255
+        return {
+            "observation.state": np.array([self.x], np.float32),
+            "observation.environment_state": np.array([self.x, self.goal], np.float32),
+            CAMERA: frame,
+        }
+
+
+def make_points(count: int, horizon: int = 10) -> SyncVectorEnv:
+    """`count` of them, reset in the step that ends an episode."""
+    return SyncVectorEnv([lambda: Point(horizon)] * count, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
