@@ -8,7 +8,7 @@ format is adding that file, a test, and a line to the table in docs/data.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,20 @@ BLOCK_BYTES = 32 << 20  # an importer gives blocks of about this size, so that m
 
 Block = Mapping[str, np.ndarray]
 """Consecutive frames: for every key of the source an array [T, ...] of its dtype and frame shape, T at least 1."""
+
+
+class EncodedBlock(dict[str, np.ndarray]):
+    """A block some of whose frames come from JPEG files, which a store can keep as they are.
+
+    Args:
+        frames: the block.
+        files: for keys with such frames, per frame its file or None: the `file` of the
+            `files.encoded_images.Picture` whose pixels are the frame, unchanged. Then nothing is lost.
+    """
+
+    def __init__(self, frames: Mapping[str, np.ndarray], files: Mapping[str, Sequence[bytes | None]]) -> None:
+        super().__init__(frames)
+        self.files = files
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,25 +10,27 @@ store keeps what it was made from under `provenance["import"]`, and refuses epis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from embodied.core.errors import UsageError, UserError
 from embodied.core.protocols import Reporter
 from embodied.core.run_folder import versions
-from embodied.datasets.episode_source import EpisodeSource, SourceEpisode
+from embodied.datasets.episode_source import EncodedBlock, EpisodeSource, SourceEpisode
 from embodied.datasets.key_casting import ImageOptions
 from embodied.datasets.key_mapping import KeyMapping
+from embodied.datasets.loading.read_ahead import run_ahead
 from embodied.datasets.resumable_store import resumable_store
 from embodied.datasets.store.episode_index import EpisodeInfo, KeySpec
 from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.datasets.ticking import ticking
 
 PROVENANCE = "import"
+_MOST_AHEAD = 3  # blocks of about 32 MiB that are read before they are written
+_DETAILS = ("task", "seed", "success", "origin", "notes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,23 @@ class ImportReport:
 
 class EpisodeError(UserError):
     """An episode of the source cannot be imported; the others may be."""
+
+
+@dataclass(frozen=True)
+class _Begin:
+    """An episode, before its frames."""
+
+    details: Mapping[str, Any]  # for `EpisodeStore.writer`
+
+
+@dataclass(frozen=True)
+class _End:
+    """There are no more frames of an episode, or the next one cannot be read."""
+
+    error: UserError | None = None
+
+
+_Part = _Begin | EncodedBlock | _End
 
 
 def plan_import(
@@ -177,10 +196,13 @@ def _add_missing(
     known = None not in lengths  # then frames are counted, else episodes
     total = sum(length or 0 for length in lengths) if known else len(wanted)
     left = sum(episode.length or 0 for episode in missing) if known else len(missing)
-    with ticking(reporter, total=total, description="frames" if known else "episodes", done=total - left) as advance:
+    with (
+        ticking(reporter, total=total, description="frames" if known else "episodes", done=total - left) as advance,
+        closing(run_ahead(_parts(missing, plan), most=_MOST_AHEAD)) as parts,
+    ):
         for episode in missing:
             try:
-                _add(report.store, episode, plan, advance if known else lambda frames: None)
+                _add(report.store, episode, parts, advance if known else lambda frames: None)
                 report.added += 1
             except EpisodeError as error:
                 if on_error == "raise":
@@ -191,27 +213,38 @@ def _add_missing(
                 advance(1)
 
 
-def _add(store: EpisodeStore, episode: SourceEpisode, plan: ImportPlan, advance: Callable[[int], None]) -> None:
-    """Write one episode; the store has all of it afterwards or, when this raises, nothing."""
-    with store.writer(
-        task=episode.task, seed=episode.seed, success=episode.success, origin=episode.origin, notes=dict(episode.notes)
-    ) as writer:
+def _parts(missing: Sequence[SourceEpisode], plan: ImportPlan) -> Generator[_Part, None, None]:
+    """Of each episode what is said of it, its blocks as the store takes them, and its end.
+
+    Runs in a thread of its own, which alone uses the source, while the other compresses and writes.
+    """
+    for episode in missing:
+        yield _Begin({name: getattr(episode, name) for name in _DETAILS})
+        try:
+            for block in episode.blocks():
+                frames = plan.mapping.apply(block, plan.specs, plan.images)
+                yield EncodedBlock(frames, plan.mapping.kept_files(block, plan.specs))
+        except UserError as error:
+            yield _End(error)
+        else:
+            yield _End()
+
+
+def _add(store: EpisodeStore, episode: SourceEpisode, parts: Iterator[_Part], advance: Callable[[int], None]) -> None:
+    """Write one episode; the store has all of it afterwards or, when this raises EpisodeError, nothing."""
+    begin = next(parts)
+    assert isinstance(begin, _Begin), begin
+    with store.writer(**begin.details) as writer:
         frames = 0
-        for block in _blocks(episode, plan):
-            writer.write(block)
+        while isinstance(block := next(parts), EncodedBlock):
+            writer.write(block, encoded=block.files)
             count = len(next(iter(block.values())))
             frames += count
             advance(count)
+        assert isinstance(block, _End), block
+        if block.error is not None:
+            raise EpisodeError(f"{episode.origin}: {block.error}") from block.error
         if not frames:
             raise EpisodeError(f"{episode.origin} has no frames")
         if episode.length not in (None, frames):
             raise EpisodeError(f"{episode.origin} should have {episode.length} frames and has {frames}")
-
-
-def _blocks(episode: SourceEpisode, plan: ImportPlan) -> Iterator[dict[str, np.ndarray]]:
-    """The blocks as the store takes them; what is wrong with the episode is an EpisodeError that names it."""
-    try:
-        for block in episode.blocks():
-            yield plan.mapping.apply(block, plan.specs, plan.images)
-    except UserError as error:
-        raise EpisodeError(f"{episode.origin}: {error}") from error

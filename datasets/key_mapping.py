@@ -13,15 +13,16 @@ A mapping is written as YAML, one line per foreign key; `null` leaves a key out,
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from embodied.core.errors import UsageError, unknown_name
+from embodied.datasets.episode_source import Block, EncodedBlock
 from embodied.datasets.key_casting import ImageOptions, cast, cast_spec
-from embodied.datasets.store.episode_index import KeySpec
+from embodied.datasets.store.episode_index import JPEG, KeySpec
 
 Sources = dict[str, tuple[str, ...]]
 _YAML_WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
@@ -45,9 +46,7 @@ class KeyMapping:
             name: cast_spec(name, {key: keys[key] for key in foreign}, images) for name, foreign in self.sources.items()
         }
 
-    def apply(
-        self, block: Mapping[str, np.ndarray], specs: Mapping[str, KeySpec], images: ImageOptions
-    ) -> dict[str, np.ndarray]:
+    def apply(self, block: Block, specs: Mapping[str, KeySpec], images: ImageOptions) -> dict[str, np.ndarray]:
         """A block of the source as a block of the store, whose keys are `specs`.
 
         Raises:
@@ -57,6 +56,18 @@ class KeyMapping:
             name: cast(name, specs[name], {key: block[key] for key in foreign}, images)
             for name, foreign in self.sources.items()
         }
+
+    def kept_files(self, block: Block, specs: Mapping[str, KeySpec]) -> dict[str, Sequence[bytes | None]]:
+        """The JPEG files of a block that the store can keep, because `apply` leaves the pixels of their key alone."""
+        kept: dict[str, Sequence[bytes | None]] = {}
+        if not isinstance(block, EncodedBlock):
+            return kept
+        for name, foreign in self.sources.items():
+            frames, spec = block[foreign[0]], specs[name]
+            same = (str(frames.dtype), frames.shape[1:]) == (spec.dtype, spec.shape)
+            if len(foreign) == 1 and foreign[0] in block.files and same and spec.codec == JPEG:
+                kept[name] = block.files[foreign[0]]
+        return kept
 
     def changes(self, keys: Mapping[str, KeySpec], images: ImageOptions) -> bool:
         """Whether any key gets another name, dtype or shape, is joined or left out."""

@@ -11,6 +11,7 @@ from embodied.core.errors import UsageError, UserError
 from embodied.core.files import hash_json
 from embodied.datasets.storage.disk import FileLock, disk_errors
 from embodied.datasets.storage.location import open_storage
+from embodied.datasets.storage.s3 import S3Storage
 from embodied.datasets.store.episode_index import KeySpec
 from embodied.datasets.store.episode_store import EpisodeStore
 
@@ -37,14 +38,7 @@ def resumable_store(
         UserError: another process is filling it, or it cannot be opened.
     """
     storage = open_storage(path)
-    lock = None
-    if "://" not in str(path):
-        local = Path(path)
-        lock = FileLock(local.parent / f".{local.name}.{part}.lock")
-        with disk_errors(local, "taking the lock"):
-            if not lock.acquire(wait=False):
-                raise UserError(f"{lock.holder()} is filling {path}: wait until it is done, or stop it")
-    try:
+    with storage.filling(part) if isinstance(storage, S3Storage) else _filling(Path(path), part):
         if storage.exists():
             _require_same(EpisodeStore.open(path), keys=keys, fps=fps, made=provenance[part], part=part)
             opened = EpisodeStore.open(path, mode="a")
@@ -52,9 +46,18 @@ def resumable_store(
             opened = EpisodeStore.create(path, keys=keys, fps=fps, robot=robot, provenance=provenance)
         with opened as store:
             yield store
+
+
+@contextmanager
+def _filling(path: Path, part: str) -> Iterator[None]:
+    lock = FileLock(path.parent / f".{path.name}.{part}.lock")
+    with disk_errors(path, "taking the lock"):
+        if not lock.acquire(wait=False):
+            raise UserError(f"{lock.holder()} is filling {path}: wait until it is done, or stop it")
+    try:
+        yield
     finally:
-        if lock is not None:
-            lock.release()
+        lock.release()
 
 
 def _require_same(

@@ -14,6 +14,7 @@ import struct
 import tokenize
 import warnings
 import zlib
+from dataclasses import dataclass
 from io import BytesIO
 from math import prod
 from typing import Any
@@ -24,10 +25,12 @@ from PIL import Image
 
 from embodied.core.errors import UserError
 from embodied.datasets.files.image_files import square
+from embodied.datasets.store.chunk_codecs import DamagedChunkError, decode_jpeg
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
 _DEEP = {"RGB": "rgb48le", "RGBA": "rgba64le"}  # Pillow would cut 16-bit colours to 8 bits, PyAV does not
 _ORIENTATION = 0x0112  # the EXIF tag
+_MOST_BESIDE = 1 << 16  # bytes; telephones put whole films behind a picture
 _UPRIGHT = {
     2: lambda image: image[:, ::-1],
     3: lambda image: image[::-1, ::-1],
@@ -54,8 +57,27 @@ def is_lossy(data: bytes) -> bool:
     return data[:3] == b"\xff\xd8\xff" or (data[8:12] == b"WEBP" and b"VP8L" not in data[:4096])
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image.
+
+    Args:
+        pixels: as the table above says.
+        file: the file as it was, where a store can keep it and give back exactly these pixels: a whole, upright
+            baseline JPEG in colour without much beside the picture. None for anything else.
+    """
+
+    pixels: np.ndarray
+    file: bytes | None = None
+
+
 def decode_image(data: bytes, *, where: str, upright: bool = False, enough: int | None = None) -> np.ndarray:
-    """The first image in the bytes of a file, as the table above says.
+    """The pixels of `decode_picture`."""
+    return decode_picture(data, where=where, upright=upright, enough=enough).pixels
+
+
+def decode_picture(data: bytes, *, where: str, upright: bool = False, enough: int | None = None) -> Picture:
+    """The first image in the bytes of a file.
 
     Args:
         where: names it in messages.
@@ -69,13 +91,15 @@ def decode_image(data: bytes, *, where: str, upright: bool = False, enough: int 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about damaged metadata: the pixels count
             with Image.open(BytesIO(data), formats=FORMATS) as image:
+                if enough is None and (whole := _whole_jpeg(image, data, upright=upright)) is not None:
+                    return Picture(whole, data)
                 if enough is not None:
                     image.draft("RGB", (enough, enough))
                 array = _pixels(image, data)
                 turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1)) if upright else None
     except _DAMAGE as error:
         raise UserError(f"{where} cannot be read as an image ({error}): replace it or leave it out") from error
-    return np.ascontiguousarray(turn(array) if turn else array)
+    return Picture(np.ascontiguousarray(turn(array) if turn else array))
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
@@ -114,6 +138,21 @@ def decode_npy(data: bytes, *, where: str) -> np.ndarray:
     except _NPY_DAMAGE as error:
         raise UserError(f"{where} cannot be read as a .npy array ({error}): replace it or leave it out") from error
     return np.ascontiguousarray(array, dtype.newbyteorder("<"))
+
+
+def _whole_jpeg(image: Any, data: bytes, *, upright: bool) -> np.ndarray | None:
+    """The pixels of a file that a store can keep; None of others, damage that Pillow passes over included."""
+    shape = (image.height, image.width, 3)
+    plain = image.format == "JPEG" and image.mode == "RGB" and "progressive" not in image.info
+    if not plain or len(data) > prod(shape) + _MOST_BESIDE:
+        return None
+    # Metadata that nobody asked to follow may be damaged: then it is not looked into.
+    if "exif" in image.info and (not upright or image.getexif().get(_ORIENTATION, 1) in _UPRIGHT):
+        return None
+    try:
+        return decode_jpeg(data, shape)
+    except DamagedChunkError:
+        return None
 
 
 def _pixels(image: Any, data: bytes) -> np.ndarray:

@@ -210,7 +210,7 @@ class VideoFile:
             return UserError(f"{self.path}: no frame at {time:.4f} s: {ends}; it is cut short or belongs to other data")
         nearest = f"no frame within {tolerance_s:.2g} s of {time:.4f} s, the nearest is at {self._here.time:.4f} s"
         return UserError(
-            f"{self.path}: {nearest}: the video belongs to other data, or its times drift (tolerance_s= allows more)"
+            f"{self.path}: {nearest}: it belongs to other data, or its times drift (options.tolerance_s= allows more)"
         )
 
     @contextmanager

@@ -26,8 +26,8 @@ import numpy as np
 
 from embodied.core.errors import UsageError, UserError, unknown_name
 from embodied.core.protocols import IMAGE_PREFIX
-from embodied.datasets.episode_source import BLOCK_BYTES, Block, EpisodeSource, Format, SourceEpisode
-from embodied.datasets.files.encoded_images import as_rgb, as_square, decode_image, decode_npy
+from embodied.datasets.episode_source import BLOCK_BYTES, Block, EncodedBlock, EpisodeSource, Format, SourceEpisode
+from embodied.datasets.files.encoded_images import Picture, as_rgb, as_square, decode_npy, decode_picture
 from embodied.datasets.files.video_files import SUFFIXES as VIDEO_SUFFIXES
 from embodied.datasets.importers.media_folders import holds_only, list_files, name_of, task_of
 from embodied.datasets.key_casting import DEPTH_PREFIX, RAW_PREFIX
@@ -75,7 +75,7 @@ def open_source(
         UserError: there are no pictures, or the first cannot be read.
     """
     if size is not None and size < 1:
-        raise UsageError(f"size must be at least 1 pixel, got {size}")
+        raise UsageError(f"options.size must be at least 1 pixel, got {size}")
     if not 0 < fps < float("inf"):
         raise UsageError(f"fps must be positive, got {fps}")
     if on_error not in ON_ERROR:
@@ -100,10 +100,13 @@ class ImageFolderSource:
         self._first, frame = self._first_readable(files)
         self._key = f"{_prefix(frame)}{camera}"
         if size is not None and not self._key.startswith(IMAGE_PREFIX):
-            raise UsageError(f"size would change the bits of {self._first}: only 8-bit colour pictures are resized")
-        shape = self._fitted(frame).shape
+            raise UsageError(
+                f"options.size would change the bits of {self._first}: only 8-bit colour pictures are resized"
+            )
+        shape = self._fitted(frame).pixels.shape
+        pixels = frame.pixels
         lossy = self._key.startswith(IMAGE_PREFIX) and all(file.suffix.lower() in JPEG_SUFFIXES for file in files)
-        self._spec = KeySpec(str(frame.dtype), shape, codec="jpeg" if lossy else "zstd")
+        self._spec = KeySpec(str(pixels.dtype), shape, codec="jpeg" if lossy else "zstd")
         self.keys: Mapping[str, KeySpec] = {self._key: self._spec}
         self.provenance: Mapping[str, Any] = {"format": "images", "files": len(files), "size": size}
 
@@ -126,7 +129,7 @@ class ImageFolderSource:
 
     def _blocks(self, files: Sequence[Path]) -> Iterator[Block]:
         most = max(1, BLOCK_BYTES // max(1, np.dtype(self._spec.dtype).itemsize * prod(self._spec.shape)))
-        frames: list[np.ndarray] = []
+        frames: list[Picture] = []
         damaged: list[UserError] = []
         for file in files:
             try:
@@ -138,14 +141,18 @@ class ImageFolderSource:
                 continue
             frames.append(self._checked(file, frame))
             if len(frames) == most:
-                yield {self._key: np.stack(frames)}
+                yield self._block(frames)
                 frames = []
         if frames:
-            yield {self._key: np.stack(frames)}
+            yield self._block(frames)
         if damaged:
             _log.warning("left out %d of %d pictures, the first: %s", len(damaged), len(files), damaged[0])
 
-    def _first_readable(self, files: Sequence[Path]) -> tuple[Path, np.ndarray]:
+    def _block(self, frames: Sequence[Picture]) -> Block:
+        pixels = np.stack([frame.pixels for frame in frames])
+        return EncodedBlock({self._key: pixels}, {self._key: [frame.file for frame in frames]})
+
+    def _first_readable(self, files: Sequence[Path]) -> tuple[Path, Picture]:
         for file in files:
             try:
                 return file, self._read(file)
@@ -154,7 +161,7 @@ class ImageFolderSource:
                     raise
         raise UserError(f"none of the {len(files)} pictures in {self._root} can be read")
 
-    def _read(self, file: Path) -> np.ndarray:
+    def _read(self, file: Path) -> Picture:
         try:
             if file.stat().st_size > _LARGEST_FILE:
                 raise UserError(f"{file} is larger than {_LARGEST_FILE >> 30} GiB: leave it out")
@@ -162,28 +169,30 @@ class ImageFolderSource:
         except OSError as error:
             raise UserError(f"{file} cannot be read ({error.strerror}): leave it out") from error
         if file.suffix.lower() == NPY:
-            return decode_npy(data, where=str(file))
+            return Picture(decode_npy(data, where=str(file)))
         enough = 2 * self._size if self._size else None
-        image = decode_image(data, where=str(file), upright=True, enough=enough)
-        return as_rgb(image) if image.dtype == np.uint8 else image
+        picture = decode_picture(data, where=str(file), upright=True, enough=enough)
+        pixels = picture.pixels
+        return picture if pixels.dtype != np.uint8 else Picture(as_rgb(pixels), picture.file)
 
-    def _fitted(self, frame: np.ndarray) -> np.ndarray:
-        return frame if self._size is None else as_square(frame, self._size)
+    def _fitted(self, frame: Picture) -> Picture:
+        return frame if self._size is None else Picture(as_square(frame.pixels, self._size))
 
-    def _checked(self, file: Path, frame: np.ndarray) -> np.ndarray:
+    def _checked(self, file: Path, frame: Picture) -> Picture:
         kind = _prefix(frame)
         if not self._key.startswith(kind):
             raise UserError(f"{file} belongs to {kind}*, and {self._first} to {self._key}: put them into two folders")
         fitted = self._fitted(frame)
-        if (str(fitted.dtype), fitted.shape) != (self._spec.dtype, self._spec.shape):
-            found = KeySpec(str(fitted.dtype), fitted.shape).describe(1)
-            remedy = "; size=<pixels> brings all to one size" if kind == IMAGE_PREFIX else ""
-            raise UserError(f"{file} is {found}, and {self._first} is {self._spec.describe(1)}{remedy}")
+        found = KeySpec(str(fitted.pixels.dtype), fitted.pixels.shape)
+        if (found.dtype, found.shape) != (self._spec.dtype, self._spec.shape):
+            remedy = "; options.size=<pixels> brings all to one size" if kind == IMAGE_PREFIX else ""
+            raise UserError(f"{file} is {found.describe(1)}, and {self._first} is {self._spec.describe(1)}{remedy}")
         return fitted
 
 
-def _prefix(frame: np.ndarray) -> str:
+def _prefix(frame: Picture) -> str:
     """The beginning of the key for such frames."""
-    if frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3:
+    pixels = frame.pixels
+    if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3:
         return IMAGE_PREFIX
-    return DEPTH_PREFIX if frame.dtype in (np.uint16, np.float32) and frame.ndim == 2 else RAW_PREFIX
+    return DEPTH_PREFIX if pixels.dtype in (np.uint16, np.float32) and pixels.ndim == 2 else RAW_PREFIX

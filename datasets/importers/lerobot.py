@@ -14,6 +14,7 @@ them into metres under `provenance["features"]`.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
@@ -23,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from embodied.core.errors import UsageError, UserError
-from embodied.datasets.episode_source import BLOCK_BYTES, Block, Format, SourceEpisode
-from embodied.datasets.files.encoded_images import decode_image, is_lossy
+from embodied.datasets.episode_source import BLOCK_BYTES, Block, EncodedBlock, Format, SourceEpisode
+from embodied.datasets.files.encoded_images import decode_image, decode_picture, is_lossy
 from embodied.datasets.files.foreign_json import plain_json
 from embodied.datasets.files.parquet_files import column_array
 from embodied.datasets.files.video_files import TOLERANCE_S, VideoFile
@@ -39,6 +40,7 @@ FORMAT = Format(
     lambda path: (path / INFO).is_file(),
 )
 
+_log = logging.getLogger(__name__)
 _COUNTERS = ("frame_index", "episode_index", "index")
 _TASK_INDEX = "task_index"
 _TIMESTAMP, _SUCCESS = "timestamp", "next.success"
@@ -61,7 +63,7 @@ def open_source(
         MissingExtraError: pyarrow is not installed.
     """
     if not 0 < tolerance_s < float("inf"):
-        raise UsageError(f"tolerance_s must be a positive number of seconds, got {tolerance_s}")
+        raise UsageError(f"options.tolerance_s must be a positive number of seconds, got {tolerance_s}")
     info = read_info(Path(path))
     entries = read_episodes(info)
     if episodes is not None:
@@ -84,6 +86,8 @@ class LeRobotSource:
         self._tasks = read_tasks(info)
         self.fps, self.robot = info.fps, info.robot
         self.keys, left_out = self._specs()
+        if left_out:
+            _log.warning("left out: %s", "; ".join(f"{key} ({why})" for key, why in left_out.items()))
         success = self.keys.get(_SUCCESS)
         self._says_success = success is not None and success.dtype == "bool" and success.shape == ()
         frame_bytes = sum(np.dtype(spec.dtype).itemsize * prod(spec.shape) for spec in self.keys.values())
@@ -188,22 +192,30 @@ class LeRobotSource:
         for batch in self._rows.batches(entry):
             self._rows.check(entry, batch, first)
             first += batch.num_rows
-            yield {key: self._array(key, spec, entry, batch) for key, spec in self.keys.items()}
+            files: dict[str, list[bytes | None]] = {}
+            yield EncodedBlock(
+                {key: self._array(key, spec, entry, batch, files) for key, spec in self.keys.items()}, files
+            )
 
-    def _array(self, key: str, spec: KeySpec, entry: Entry, batch: Any) -> np.ndarray:
+    def _array(
+        self, key: str, spec: KeySpec, entry: Entry, batch: Any, files: dict[str, list[bytes | None]]
+    ) -> np.ndarray:
+        """The frames of a key; what image files they are from comes into `files`."""
         dtype = self._info.features[key].dtype
         where = f"{entry.data}: {key} of episode {entry.index}"
         if dtype == "video":
             return self._frames(key, spec, entry, batch)
         if dtype != "image":
             return column_array(batch.column(key), spec, where)
-        frames = np.empty((batch.num_rows, *spec.shape), spec.dtype)
+        frames, files[key] = np.empty((batch.num_rows, *spec.shape), spec.dtype), []
         for index, data in enumerate(image_bytes(batch, key, self._info.root, where)):
-            image = decode_image(data, where=where)
+            picture = decode_picture(data, where=where)
+            image = picture.pixels
             if image.shape != spec.shape or image.dtype != spec.dtype:
                 found = KeySpec(str(image.dtype), image.shape).describe()
                 raise UserError(f"{where}: an image is {found}, the first one was {spec.describe()}: split the data")
             frames[index] = image
+            files[key].append(picture.file)
         return frames
 
     def _frames(self, key: str, spec: KeySpec, entry: Entry, batch: Any) -> np.ndarray:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from embodied.core.errors import UserError
-from embodied.datasets.episode_source import Block
-from embodied.datasets.files.encoded_images import decode_image
+from embodied.datasets.episode_source import Block, EncodedBlock
+from embodied.datasets.files.encoded_images import decode_image, decode_picture
 from embodied.datasets.files.foreign_json import plain_json, read_object
 from embodied.datasets.files.parquet_files import ParquetRows, arrow, column_array
 from embodied.datasets.importers.foreign_keys import DTYPES, LARGEST_FRAME, Found, frames_per_block
@@ -70,8 +70,11 @@ class ArrowEpisodes:
                 with _damage(self._folder / str(episode)):
                     piece = batch.slice(start, min(step, left - start))
                     columns = {name: column for name, column, _ in _leaves(piece)}
-                    block = {name: self._frames(episode, name, columns[name], spec) for name, spec in keys.items()}
-                yield block
+                    files: dict[str, list[bytes | None]] = {}
+                    block = {
+                        name: self._frames(episode, name, columns[name], spec, files) for name, spec in keys.items()
+                    }
+                yield EncodedBlock(block, files)
             left -= min(batch.num_rows, left)
         if left:
             raise UserError(f"{self._folder / str(episode)} lacks the last {left} of its steps: fetch it again")
@@ -134,16 +137,21 @@ class ArrowEpisodes:
             said = ()
         return said if said is not None and prod(said) == size else (size,)
 
-    def _frames(self, episode: int, name: str, column: Any, spec: KeySpec) -> np.ndarray:
+    def _frames(
+        self, episode: int, name: str, column: Any, spec: KeySpec, files: dict[str, list[bytes | None]]
+    ) -> np.ndarray:
+        """The frames of a key; what image files they are from comes into `files`."""
         where = f"{self._folder / str(episode)}: {name}"
         if not arrow()[0].types.is_binary(column.type):
             return _numbers(column, spec, where)
-        frames = np.empty((len(column), *spec.shape), np.uint8)
+        frames, files[name] = np.empty((len(column), *spec.shape), np.uint8), []
         for row, data in enumerate(column):
-            image = decode_image(data.as_py() or b"", where=where)
+            picture = decode_picture(data.as_py() or b"", where=where)
+            image = picture.pixels
             if image.shape != spec.shape:
                 raise UserError(f"{where} has images of {list(image.shape)} and of {list(spec.shape)}")
             frames[row] = image
+            files[name].append(picture.file)
         return frames
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from embodied.core.errors import UserError
-from embodied.datasets.episode_source import Block
-from embodied.datasets.files.encoded_images import decode_image
+from embodied.datasets.episode_source import Block, EncodedBlock
+from embodied.datasets.files.encoded_images import decode_image, decode_picture
 from embodied.datasets.files.hdf5_files import (
     attributes,
     child,
@@ -78,8 +78,11 @@ class Hdf5Episodes:
         for start in range(0, length, step):
             stop = min(start + step, length)
             with hdf5_errors(self._path, f"reading episode_{episode}"):
-                block = {name: self._frames(arrays[name], spec, start, stop) for name, spec in keys.items()}
-            yield block
+                found = {name: self._frames(arrays[name], spec, start, stop) for name, spec in keys.items()}
+            yield EncodedBlock(
+                {name: frames for name, (frames, _) in found.items()},
+                {name: files for name, (_, files) in found.items()},
+            )
 
     def column(self, episode: int, name: str) -> list[Any]:
         with hdf5_errors(self._path, f"reading episode_{episode}"):
@@ -107,17 +110,20 @@ class Hdf5Episodes:
             return KeySpec("uint8", image.shape, codec="jpeg" if image.ndim == 3 else "zstd")
         return frame_spec(data)
 
-    def _frames(self, data: Any, spec: KeySpec, start: int, stop: int) -> np.ndarray:
+    def _frames(self, data: Any, spec: KeySpec, start: int, stop: int) -> tuple[np.ndarray, list[bytes | None]]:
+        """[stop - start, ...], and the files that images were and a store can keep."""
         if data.shape[1:] == spec.shape and data.dtype.kind != "O":
-            return np.asarray(data[start:stop], dtype=spec.dtype)
-        frames = np.empty((stop - start, *spec.shape), np.uint8)
+            return np.asarray(data[start:stop], dtype=spec.dtype), [None] * (stop - start)
+        frames, files = np.empty((stop - start, *spec.shape), np.uint8), list[bytes | None]()
         for row in range(start, stop):
             where = f"{self._path}: {data.name}[{row}]"
-            image = decode_image(bytes(data[row]), where=where)
+            picture = decode_picture(bytes(data[row]), where=where)
+            image = picture.pixels
             if image.shape != spec.shape:
                 raise UserError(f"{where} is an image of {list(image.shape)}, and the first of {list(spec.shape)}")
             frames[row - start] = image
-        return frames
+            files.append(picture.file)
+        return frames, files
 
 
 def _is_bytes(data: Any) -> bool:

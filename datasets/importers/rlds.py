@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from embodied.core.errors import UsageError, UserError, unknown_name
-from embodied.datasets.episode_source import BLOCK_BYTES, Block, EpisodeSource, Format, SourceEpisode
+from embodied.datasets.episode_source import BLOCK_BYTES, Block, EncodedBlock, EpisodeSource, Format, SourceEpisode
 from embodied.datasets.files.tf_example import FeatureList, parse_example
 from embodied.datasets.files.tfrecord_files import RecordSpan, read_record, record_spans
 from embodied.datasets.importers.tfds_features import FILE_NAME, TfdsFeature, load_features
@@ -158,12 +158,14 @@ class RldsSource:
         values = {name: self._values(name, example, steps, span) for name in self.keys}
         frame = sum(np.dtype(spec.dtype).itemsize * prod(spec.shape) for spec in self.keys.values())
         for start in range(0, steps, most := max(1, BLOCK_BYTES // frame)):
-            block = {name: value.read(start, min(start + most, steps)) for name, value in values.items()}
-            for name, array in block.items():
+            found = {name: value.read(start, min(start + most, steps)) for name, value in values.items()}
+            for name, (array, _) in found.items():
                 if array.shape[1:] != self.keys[name].shape:
                     got, want = list(array.shape[1:]), list(self.keys[name].shape)
                     raise _unlike(name, span, f"is {got} per step, not {want}")
-            yield block
+            yield EncodedBlock(
+                {name: array for name, (array, _) in found.items()}, {name: files for name, (_, files) in found.items()}
+            )
 
     def _values(self, name: str, example: Mapping[str, FeatureList], steps: int, span: RecordSpan) -> StepValues:
         try:
@@ -215,4 +217,4 @@ def _record_keys(arrays: Mapping[str, TfdsFeature], span: RecordSpan) -> dict[st
 
 
 def _unlike(name: str, span: RecordSpan, what: str) -> UserError:
-    return UserError(f"{name} of {span} {what}, unlike in the first record: leave it out (exclude=[{name}])")
+    return UserError(f"{name} of {span} {what}, unlike in the first record: leave it out (options.exclude=[{name}])")

@@ -17,6 +17,7 @@ from math import prod
 
 import numpy as np
 
+from embodied.datasets.files.encoded_images import Picture
 from embodied.datasets.importers.ros_images import image_spec, read_compressed, read_image
 from embodied.datasets.importers.ros_messages import HEADER, Field, Message, MessageError, Struct
 from embodied.datasets.store.episode_index import KeySpec
@@ -86,6 +87,15 @@ class Output:
     quaternions: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class PictureOutput(Output):
+    """The image of a topic whose messages hold image files."""
+
+    def picture(self, message: Message) -> Picture:
+        """What `read` gives, with the file where a store can keep it."""
+        return read_compressed(message)[0]
+
+
 def unusable(type_name: str) -> str:
     """Why a message type is left out, whatever its messages say; empty if it is not."""
     return _UNUSABLE.get(type_name, "")
@@ -103,7 +113,9 @@ def outputs_of(message_type: Struct, message: Message) -> list[Output]:
         return [Output("", image_spec(read_image(message), lossy=False), read_image)]
     if name == COMPRESSED:
         image, lossy = read_compressed(message)
-        return [Output("", image_spec(image, lossy=lossy), lambda later: read_compressed(later)[0])]
+        return [
+            PictureOutput("", image_spec(image.pixels, lossy=lossy), lambda later: read_compressed(later)[0].pixels)
+        ]
     if name == JOINT_STATE:
         return _joint_outputs(message, _STATE_FIELDS, names="name", point=lambda later: later)
     if name == TRAJECTORY:

@@ -16,8 +16,9 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from embodied.core.errors import UserError
-from embodied.datasets.episode_source import BLOCK_BYTES
-from embodied.datasets.importers.ros_arrays import Output
+from embodied.datasets.episode_source import BLOCK_BYTES, Block, EncodedBlock
+from embodied.datasets.files.encoded_images import Picture
+from embodied.datasets.importers.ros_arrays import Output, PictureOutput
 from embodied.datasets.importers.ros_bags import Bag
 from embodied.datasets.importers.ros_messages import MessageError, Struct, decode
 from embodied.datasets.importers.ros_planning import EpisodePlan, TopicPicks
@@ -106,9 +107,9 @@ class FrameReader:
         self._messages = bag.messages(list(self._columns), plan.start, plan.stop)
         self._counts = dict.fromkeys(self._columns, 0)
         self._shelf = MessageShelf(memory=memory)
-        self._decoded: dict[tuple[str, int], list[np.ndarray]] = {}
+        self._decoded: dict[tuple[str, int], list[Picture]] = {}
 
-    def blocks(self, *, block_bytes: int = BLOCK_BYTES) -> Iterator[dict[str, np.ndarray]]:
+    def blocks(self, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
         """Blocks of about `block_bytes`, with the time since the first frame as `timestamp`.
 
         Raises:
@@ -121,29 +122,33 @@ class FrameReader:
             for begin in range(0, length, step):
                 end = min(begin + step, length)
                 block = {key: np.empty((end - begin, *spec.shape), spec.dtype) for key, spec in specs.items()}
+                files: dict[str, list[bytes | None]] = {key: [] for key in specs}
                 for frame in range(begin, end):
-                    self._fill({key: array[frame - begin : frame - begin + 1] for key, array in block.items()}, frame)
+                    row = {key: array[frame - begin : frame - begin + 1] for key, array in block.items()}
+                    self._fill(row, files, frame)
                 if TIMESTAMP not in block:
                     block[TIMESTAMP] = (self._plan.times[begin:end] - self._plan.times[0]) / NS
-                yield block
+                yield EncodedBlock(block, files)
         finally:
             self._messages.close()
             self._shelf.close()
 
-    def _fill(self, row: Mapping[str, np.ndarray], frame: int) -> None:
+    def _fill(self, row: Mapping[str, np.ndarray], files: Mapping[str, list[bytes | None]], frame: int) -> None:
         for topic, columns in self._columns.items():
             picks = self._plan.picks[topic]
             numbers, weight = (int(picks.first[frame]), int(picks.second[frame])), float(picks.weight[frame])
             first = self._arrays(topic, numbers[0])
             second = self._arrays(topic, numbers[1]) if weight else first
             for place, column in enumerate(columns):
-                blended = _blend(column, first[place], second[place], weight) if weight else first[place]
+                value = first[place].pixels
+                blended = _blend(column, value, second[place].pixels, weight) if weight else value
                 row[column.key][0] = blended.reshape(column.spec.shape)
+                files[column.key].append(first[place].file)  # images are never blended
             for number in set(numbers):
                 if self._last_use[topic].get(number) == frame:
                     self._decoded.pop((topic, number), None)
 
-    def _arrays(self, topic: str, number: int) -> list[np.ndarray]:
+    def _arrays(self, topic: str, number: int) -> list[Picture]:
         """The arrays of a message, read up to it if it was not met yet."""
         label = (topic, number)
         if label not in self._decoded:
@@ -165,16 +170,18 @@ class FrameReader:
         if number in self._last_use[topic]:
             self._shelf.put((topic, number), raw)
 
-    def _read(self, topic: str, raw: bytes, where: str) -> list[np.ndarray]:
+    def _read(self, topic: str, raw: bytes, where: str) -> list[Picture]:
         arrays = []
         try:
             message = decode(raw, self._types[topic], ros1=self._bag.topics[topic].ros1)
             for column in self._columns[topic]:
-                array, spec = column.output.read(message), column.output.spec
+                output, spec = column.output, column.output.spec
+                found = output.picture(message) if isinstance(output, PictureOutput) else Picture(output.read(message))
+                array = found.pixels
                 if array.shape != spec.shape or array.dtype != spec.dtype:
                     got = KeySpec(array.dtype.name, array.shape).describe()
                     raise MessageError(f"it has {got}, the first message {KeySpec(spec.dtype, spec.shape).describe()}")
-                arrays.append(array)
+                arrays.append(found)
         except MessageError as error:
             raise UserError(f"{where} cannot be used: {error}") from error
         return arrays

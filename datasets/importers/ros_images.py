@@ -8,7 +8,7 @@ import struct
 import numpy as np
 
 from embodied.core.errors import UserError
-from embodied.datasets.files.encoded_images import as_rgb, decode_image, is_lossy
+from embodied.datasets.files.encoded_images import Picture, as_rgb, decode_picture, is_lossy
 from embodied.datasets.importers.ros_messages import Message, MessageError
 from embodied.datasets.store.episode_index import KeySpec
 
@@ -81,8 +81,8 @@ def _in_rgb(pixels: np.ndarray, encoding: str) -> np.ndarray:
     return pixels[..., 0] if pixels.shape[2] == 1 else pixels
 
 
-def read_compressed(message: Message) -> tuple[np.ndarray, bool]:
-    """The pixels of a sensor_msgs/CompressedImage, and whether the compression lost anything (JPEG).
+def read_compressed(message: Message) -> tuple[Picture, bool]:
+    """The image in a sensor_msgs/CompressedImage, and whether the compression lost anything (JPEG).
 
     Pictures of 8 bits are uint8 [H, W, 3], of 16 bits uint16 [H, W] or [H, W, 3]. Depth as
     compressed_depth_image_transport writes it is uint16 [H, W] from 16UC1, and from 32FC1 float32 [H, W] in metres,
@@ -93,24 +93,25 @@ def read_compressed(message: Message) -> tuple[np.ndarray, bool]:
     """
     data = message["data"].tobytes()
     if data.startswith(_PICTURES):
-        image = _decoded(data)
-        return as_rgb(image) if image.dtype == np.uint8 else image, is_lossy(data)
+        picture = _decoded(data)
+        pixels = picture.pixels
+        return Picture(as_rgb(pixels) if pixels.dtype == np.uint8 else pixels, picture.file), is_lossy(data)
     if data[_DEPTH_HEADER:].startswith(_PNG):
-        return _depth(data, message["format"]), False
+        return Picture(_depth(data, message["format"])), False
     raise MessageError(
         f"its compression {message['format'][:40]!r} is neither JPEG, PNG, TIFF nor compressedDepth in PNG"
     )
 
 
-def _decoded(data: bytes) -> np.ndarray:
+def _decoded(data: bytes) -> Picture:
     try:
-        return decode_image(data, where="its image")
+        return decode_picture(data, where="its image")
     except UserError as error:
         raise MessageError(str(error).partition(" <")[0]) from error
 
 
 def _depth(data: bytes, format_text: str) -> np.ndarray:
-    quantised = _decoded(data[_DEPTH_HEADER:])
+    quantised = _decoded(data[_DEPTH_HEADER:]).pixels
     if quantised.ndim != 2 or quantised.dtype != np.uint16:
         raise MessageError("its compressed depth is no PNG of 16 bits")
     if not format_text.startswith("32FC1"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property, partial
@@ -18,6 +19,7 @@ from embodied.datasets.importers.ros_scan import TopicTimes
 from embodied.datasets.importers.ros_selection import Selection, record_of, scan_like
 from embodied.datasets.store.episode_index import KeySpec
 
+_log = logging.getLogger(__name__)
 _Planned = tuple[BagRecord | None, list[EpisodePlan]]
 
 
@@ -50,6 +52,8 @@ class RosbagSource:
         if TIMESTAMP not in self.keys:
             self.keys[TIMESTAMP] = KeySpec("float64", ())
         self.provenance = self._description()
+        if selection.skipped:
+            _log.warning("left out: %s", "; ".join(f"{topic} ({why})" for topic, why in selection.skipped.items()))
         try:
             self._planned[0] = selection.record, self._plans(bags[0], times)
         except UserError as error:

@@ -19,7 +19,7 @@ from math import prod
 import numpy as np
 
 from embodied.core.errors import UserError
-from embodied.datasets.files.encoded_images import as_rgb, decode_image, is_lossy
+from embodied.datasets.files.encoded_images import Picture, as_rgb, decode_picture, is_lossy
 from embodied.datasets.files.tf_example import FeatureList
 from embodied.datasets.files.tfrecord_files import RecordSpan
 from embodied.datasets.importers.tfds_features import TfdsFeature
@@ -93,34 +93,34 @@ class StepValues:
 
     def spec(self) -> KeySpec:
         """What one frame is, as the first step has it."""
-        frame = self.read(0, 1)
+        frame, _ = self.read(0, 1)
         lossy = self.feature.kind == "image" and is_lossy(self._items[0])
         image = frame.dtype == np.uint8 and frame.ndim == 4 and frame.shape[-1] == 3
         return KeySpec(str(frame.dtype), frame.shape[1:], codec="jpeg" if lossy and image else "zstd")
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """[stop - start, ...].
+    def read(self, start: int, stop: int) -> tuple[np.ndarray, list[bytes | None]]:
+        """[stop - start, ...], and the files that images were and a store can keep.
 
         Raises:
             UserError: a step is damaged, or not of the same shape as the others.
         """
         if self.feature.kind != "image" and self.feature.encoding == "none":
-            return self._array[start:stop]
+            return self._array[start:stop], [None] * (stop - start)
         frames = [self._decode(index) for index in range(start, stop)]
-        if len({frame.shape for frame in frames}) > 1:
-            shapes = sorted({frame.shape for frame in frames})
+        shapes = sorted({frame.pixels.shape for frame in frames})
+        if len(shapes) > 1:
             raise UserError(
                 f"{self.feature.name} in {self._span} changes its shape, {list(shapes[0])} to {list(shapes[-1])}: "
-                f"leave it out (exclude=[{self.feature.name.removeprefix('steps/')}])"
+                f"leave it out (options.exclude=[{self.feature.name.removeprefix('steps/')}])"
             )
-        return np.stack(frames)
+        return np.stack([frame.pixels for frame in frames]), [frame.file for frame in frames]
 
-    def _decode(self, index: int) -> np.ndarray:
+    def _decode(self, index: int) -> Picture:
         data, where = self._items[index], f"step {index} of {self.feature.name} in {self._span}"
         if self.feature.kind == "image":
             return _image(self.feature, data, where)
         shape = self.feature.shape if self._shapes is None else tuple(self._shapes[index].tolist())
-        return _encoded(self.feature, data, shape, where)
+        return Picture(_encoded(self.feature, data, shape, where))
 
     def _plain(self, example: Example) -> np.ndarray:
         feature = self.feature
@@ -154,11 +154,14 @@ class StepValues:
             raise self._span.damaged(f"{name}: {error}, unlike features.json") from error
 
 
-def _image(feature: TfdsFeature, data: bytes, where: str) -> np.ndarray:
-    image = decode_image(data, where=where)
+def _image(feature: TfdsFeature, data: bytes, where: str) -> Picture:
+    picture = decode_picture(data, where=where)
+    image = picture.pixels
     channels = feature.shape[-1]
     if feature.dtype == "float32" and image.dtype == np.uint8 and image.shape[2:] == (4,):
-        return image.view("<f4")[:, :, 0]  # TFDS puts the four bytes of a float into the four channels of a PNG
+        return Picture(
+            image.view("<f4")[:, :, 0]
+        )  # TFDS puts the four bytes of a float into the four channels of a PNG
     if channels == 3 and image.dtype == np.uint8:
         image = as_rgb(image)
     found = 1 if image.ndim == 2 else image.shape[2]
@@ -166,7 +169,7 @@ def _image(feature: TfdsFeature, data: bytes, where: str) -> np.ndarray:
     if not fits or str(image.dtype) != feature.dtype:
         got = f"{image.dtype} {[*image.shape[:2], found]}"
         raise UserError(f"{where} is an image of {got}, but features.json says {feature.dtype} {list(feature.shape)}")
-    return image
+    return Picture(image, picture.file)
 
 
 def _encoded(feature: TfdsFeature, data: bytes, shape: tuple[int | None, ...], where: str) -> np.ndarray:

@@ -62,7 +62,7 @@ def open_source(
         UserError: there are no videos, or one cannot be opened.
     """
     if size is not None and size < 1:
-        raise UsageError(f"size must be at least 1 pixel, got {size}")
+        raise UsageError(f"options.size must be at least 1 pixel, got {size}")
     if fps is not None and not 0 < fps < float("inf"):
         raise UsageError(f"fps must be positive, got {fps}")
     if on_error not in ON_ERROR:
@@ -146,7 +146,7 @@ def _require_one_size(videos: list[_Video], size: int | None) -> None:
     other = next((video for video in videos if video.shape != first.shape), None)
     if other and size is None:
         sizes = [f"{video.path} has {video.shape[1]} x {video.shape[0]} pixels" for video in (first, other)]
-        raise UsageError(f"{' and '.join(sizes)}: give size=<pixels> to bring all to one size")
+        raise UsageError(f"{' and '.join(sizes)}: give options.size=<pixels> to bring all to one size")
 
 
 def _common_rate(videos: list[_Video], root: Path) -> float:

@@ -61,7 +61,7 @@ def open_source(
     if episodes not in EPISODES:
         raise unknown_name("episodes", episodes, EPISODES)
     if size is not None and size < 1:
-        raise UsageError(f"size must be at least 1 pixel, got {size}")
+        raise UsageError(f"options.size must be at least 1 pixel, got {size}")
     if fps is not None and not 0 < fps < float("inf"):
         raise UsageError(f"fps must be positive, got {fps}")
     exclude = [exclude] if isinstance(exclude, str) else exclude
@@ -85,7 +85,7 @@ class WebDatasetSource:
         fields, left_out = fields_of(list(sample.members), exclude, where=where)
         clips = any(field.kind == "video" for field in fields)
         if clips and episodes != "sample":
-            raise UsageError(f"{where} holds a video, which is an episode of its own: episodes=sample")
+            raise UsageError(f"{where} holds a video, which is an episode of its own: options.episodes=sample")
         posters = [field for field in fields if clips and field.kind == "image"]
         left_out += [field.ending for field in posters]
         fields = [field for field in fields if field not in posters]
@@ -163,7 +163,9 @@ class WebDatasetSource:
         if self._by == "key":
             folder, slash, _ = sample.key.rpartition("/")
             if not slash:
-                raise UsageError(f"episodes=key takes what stands before the last / of keys, but {sample.key} has none")
+                raise UsageError(
+                    f"options.episodes=key takes what stands before the last / of keys, but {sample.key} has none"
+                )
             return folder
         shard = self._files[number].absolute().relative_to(self._root).as_posix()
         return shard if self._by == "shard" else f"{shard}:{sample.key}"

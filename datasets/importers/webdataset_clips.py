@@ -64,14 +64,18 @@ def clip_blocks(
         count += len(frames)
     for name, array in arrays.items():
         if len(array) != count:
-            raise UserError(f"{where}: {name} has {len(array)} rows, the video {count} frames: exclude=[{name}]")
+            raise UserError(
+                f"{where}: {name} has {len(array)} rows, the video {count} frames: options.exclude=[{name}]"
+            )
 
 
 def _block(frames: list[dict[str, np.ndarray]], arrays: Mapping[str, np.ndarray], start: int, where: str) -> Block:
     stop = start + len(frames)
     for name, array in arrays.items():
         if len(array) < stop:
-            raise UserError(f"{where}: {name} has {len(array)} rows, and the video more frames: exclude=[{name}]")
+            raise UserError(
+                f"{where}: {name} has {len(array)} rows, and the video more frames: options.exclude=[{name}]"
+            )
     pictures = {name: np.stack([frame[name] for frame in frames]) for name in frames[0]}
     return pictures | {name: array[start:stop] for name, array in arrays.items()}
 

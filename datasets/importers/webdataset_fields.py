@@ -22,7 +22,14 @@ from typing import Any
 import numpy as np
 
 from embodied.core.errors import UserError
-from embodied.datasets.files.encoded_images import as_rgb, as_square, decode_image, decode_npy, is_lossy
+from embodied.datasets.files.encoded_images import (
+    Picture,
+    as_rgb,
+    as_square,
+    decode_npy,
+    decode_picture,
+    is_lossy,
+)
 from embodied.datasets.files.foreign_json import parse_object, plain_json
 from embodied.datasets.store.episode_index import KeySpec
 
@@ -79,7 +86,7 @@ def fields_of(endings: Collection[str], exclude: Collection[str], *, where: str)
         if kind == "pickle":
             raise UserError(
                 f"{where} has a .{ending} file: Python pickles can run any code when they are read. Write the data "
-                f"anew as .npy or .json, or leave it out (exclude=[{ending}])"
+                f"anew as .npy or .json, or leave it out (options.exclude=[{ending}])"
             )
         if kind is None:
             left_out.append(ending)
@@ -96,8 +103,7 @@ def decode_field(field: SampleField, data: bytes, *, where: str) -> dict[str, np
         UserError: the bytes are damaged.
     """
     if field.kind == "image":
-        image = decode_image(data, where=where)
-        return {field.name: as_rgb(image) if image.dtype == np.uint8 and is_lossy(data) else image}
+        return {field.name: decode_frame(data, where=where).pixels}
     if field.kind == "npy":
         return {field.name: decode_npy(data, where=where)}
     if field.kind == "integer":
@@ -110,6 +116,18 @@ def decode_field(field: SampleField, data: bytes, *, where: str) -> dict[str, np
         _numbers(parse_object(data, where), field.name, found)
         return found
     return {}
+
+
+def decode_frame(data: bytes, *, where: str) -> Picture:
+    """The picture of an image field.
+
+    Raises:
+        UserError: the bytes are damaged.
+    """
+    picture = decode_picture(data, where=where)
+    if picture.pixels.dtype == np.uint8 and is_lossy(data):
+        return Picture(as_rgb(picture.pixels), picture.file)
+    return picture
 
 
 def texts_of(field: SampleField, data: bytes, *, where: str) -> dict[str, str]:

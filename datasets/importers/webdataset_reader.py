@@ -10,10 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from embodied.core.errors import UserError
-from embodied.datasets.episode_source import BLOCK_BYTES, Block
+from embodied.datasets.episode_source import BLOCK_BYTES, Block, EncodedBlock
+from embodied.datasets.files.encoded_images import Picture
 from embodied.datasets.files.tar_files import TarFile, TarMember
 from embodied.datasets.importers.webdataset_clips import clip_blocks, clip_specs
-from embodied.datasets.importers.webdataset_fields import SampleField, decode_field, fitted, frame_spec
+from embodied.datasets.importers.webdataset_fields import (
+    SampleField,
+    decode_field,
+    decode_frame,
+    fitted,
+    frame_spec,
+)
 from embodied.datasets.importers.webdataset_shards import Sample
 from embodied.datasets.store.episode_index import KeySpec
 
@@ -57,7 +64,7 @@ class SampleReader:
         for field, data in self._files_of(row, where):
             for name, array in decode_field(field, data, where=f".{field.ending} of {where}").items():
                 if name in specs:
-                    raise UserError(f"{where} has two values called {name}: exclude=[{field.ending}]")
+                    raise UserError(f"{where} has two values called {name}: options.exclude=[{field.ending}]")
                 spec = frame_spec(array, data)
                 specs[name] = replace(spec, shape=fitted(array, spec, self._size).shape)
         return None, specs
@@ -80,15 +87,22 @@ class SampleReader:
         for start in range(0, len(rows), most):
             numbers = range(start, min(start + most, len(rows)))
             frames = [self._frame(rows[index], keys, f"frame {index} of {origin}") for index in numbers]
-            yield {name: np.stack([frame[name] for frame in frames]) for name in keys}
+            pixels = {name: np.stack([frame[name].pixels for frame in frames]) for name in keys}
+            yield EncodedBlock(pixels, {name: [frame[name].file for frame in frames] for name in keys})
 
-    def _frame(self, row: np.ndarray, keys: Mapping[str, KeySpec], where: str) -> dict[str, np.ndarray]:
-        frame: dict[str, np.ndarray] = {}
+    def _frame(self, row: np.ndarray, keys: Mapping[str, KeySpec], where: str) -> dict[str, Picture]:
+        frame: dict[str, Picture] = {}
         for field, data in self._files_of(row, where):
-            for name, array in decode_field(field, data, where=f".{field.ending} of {where}").items():
+            place = f".{field.ending} of {where}"
+            if field.kind == "image":
+                found = {field.name: decode_frame(data, where=place)}
+            else:
+                found = {name: Picture(array) for name, array in decode_field(field, data, where=place).items()}
+            for name, value in found.items():
                 if name in keys:
-                    frame[name] = fitted(array, keys[name], self._size)
-        _require_alike(frame, keys, where)
+                    file = value.file if self._size is None else None
+                    frame[name] = Picture(fitted(value.pixels, keys[name], self._size), file)
+        _require_alike({name: value.pixels for name, value in frame.items()}, keys, where)
         return frame
 
     def _clip(self, origin: str, row: np.ndarray, keys: Mapping[str, KeySpec], fps: float) -> Iterator[Block]:
@@ -130,8 +144,12 @@ def _require_alike(frame: Mapping[str, np.ndarray], keys: Mapping[str, KeySpec],
     for name, spec in keys.items():
         array = frame.get(name)
         if array is None:
-            raise UserError(f"{where} has no {name}, unlike the first sample: leave it out (exclude=[{name}])")
+            raise UserError(f"{where} has no {name}, unlike the first sample: leave it out (options.exclude=[{name}])")
         if (str(array.dtype), array.shape) != (spec.dtype, spec.shape):
             found = KeySpec(str(array.dtype), array.shape).describe()
-            hint = "bring pictures to one size (size=<pixels>)" if spec.shape[2:] == (3,) else f"exclude=[{name}]"
+            hint = (
+                "bring pictures to one size (options.size=<pixels>)"
+                if spec.shape[2:] == (3,)
+                else f"options.exclude=[{name}]"
+            )
             raise UserError(f"{name} of {where} is {found}, in the first sample {spec.describe()}: {hint}")

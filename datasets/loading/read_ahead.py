@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,6 +37,32 @@ def read_ahead(
         finally:
             for future in pending:
                 future.cancel()
+
+
+def run_ahead(items: Generator[Item, None, None], *, most: int) -> Generator[Item, None, None]:
+    """The items of a generator that runs in a thread of its own, and in no other from its first line to its last.
+
+    Closing the iterator waits for the item that is under way, then closes the generator.
+
+    Args:
+        items: what it raises is raised where the item would be taken.
+        most: items beside the one that was taken, the one that is being made among them; at least 1.
+    """
+    end = object()
+
+    def advance() -> Any:
+        return next(items, end)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="run-ahead") as pool:
+        pending = deque(pool.submit(advance) for _ in range(most))
+        try:
+            while (item := pending.popleft().result()) is not end:
+                pending.append(pool.submit(advance))
+                yield item
+        finally:
+            for future in pending:
+                future.cancel()
+            pool.submit(items.close).result()
 
 
 def cpu_threads() -> int:

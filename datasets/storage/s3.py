@@ -13,11 +13,11 @@ from zarr.storage import ObjectStore
 
 from embodied.core.errors import UsageError
 from embodied.datasets.storage.s3_client import REQUEST_S, TRANSFER_S, connect, import_obstore, s3_errors
-from embodied.datasets.storage.s3_lock import CLOCK, LEASE_S, LOCK, ObjectLock
+from embodied.datasets.storage.s3_lock import LEASE_S, ObjectLock
 
 SCHEME = "s3://"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
-_OURS = (LOCK, CLOCK)  # not part of the store
+_OURS = re.compile(r"\.(\w+\.)?lock|\.clock")  # objects of locks: not part of the store
 
 
 class S3Storage:
@@ -70,7 +70,7 @@ class S3Storage:
     def list(self, prefix: str) -> list[str]:
         with s3_errors(self.location, "listing"):
             found = import_obstore().list(self._small, prefix=prefix.rstrip("/") or None).collect()
-            return sorted(entry["path"] for entry in found if entry["path"] and entry["path"] not in _OURS)
+            return sorted(entry["path"] for entry in found if entry["path"] and not _OURS.fullmatch(entry["path"]))
 
     def size(self, name: str) -> int | None:
         _check_name(name, self.location)
@@ -109,6 +109,20 @@ class S3Storage:
             self._lock = None
             lock.release()
 
+    @contextmanager
+    def filling(self, part: str) -> Iterator[None]:
+        """Be the one who fills the store over many `lock` blocks, as an import does.
+
+        Raises:
+            UserError: somebody else did for longer than a killed one would keep others out; names the holder.
+        """
+        lock = ObjectLock(self._small, self.location, lease_s=self._lease_s, name=f".{part}.lock")
+        lock.acquire(wait_s=self._lease_s + 2)
+        try:
+            yield
+        finally:
+            lock.release()
+
     def require_lock(self) -> None:
         """Check, inside a `lock` block, that nobody else can have taken the lock; without effect outside.
 
@@ -120,8 +134,8 @@ class S3Storage:
 
     def exists(self) -> bool:
         with s3_errors(self.location, "looking for an episode store"):
-            for batch in import_obstore().list(self._small, chunk_size=len(_OURS) + 1):
-                if any(entry["path"] not in ("", *_OURS) for entry in batch):
+            for batch in import_obstore().list(self._small, chunk_size=8):
+                if any(entry["path"] and not _OURS.fullmatch(entry["path"]) for entry in batch):
                     return True
         return False
 
@@ -176,13 +190,13 @@ class _ZarrObjects(ObjectStore[Any]):
     async def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:
         with s3_errors(self.place.location, "listing"):
             async for name in super().list_prefix(prefix):
-                if name and name not in _OURS:
+                if name and not _OURS.fullmatch(name):
                     yield name
 
     async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
         with s3_errors(self.place.location, "listing"):
             async for name in super().list_dir(prefix):
-                if prefix or name not in _OURS:
+                if prefix or not _OURS.fullmatch(name):
                     yield name
 
 

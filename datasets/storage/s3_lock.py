@@ -63,13 +63,15 @@ class ObjectLock:
     """Held by one `ObjectLock` at a time, in whatever process and on whatever machine.
 
     Args:
-        store: the `obstore` store whose `.lock` is the lock.
+        store: the `obstore` store that has the lock.
         location: of the episode store, for messages.
         lease_s: after so many seconds without renewal the lock is free.
+        name: of the object that is the lock.
     """
 
-    def __init__(self, store: Any, location: str, *, lease_s: float = LEASE_S) -> None:
+    def __init__(self, store: Any, location: str, *, lease_s: float = LEASE_S, name: str = LOCK) -> None:
         self.location = location
+        self.name = name
         self.lease_s = lease_s
         self._store = store
         self._who = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
@@ -96,7 +98,7 @@ class ObjectLock:
                 raise UserError(
                     f"{seen.holder() if seen else 'another writer'} is writing to {self.location}: wait until it is "
                     f"done, or stop it (waited {wait_s:g} s). If it was killed, its lock ends {self.lease_s:g} s "
-                    f"after its last sign of life; to end it now, delete {self.location}/{LOCK}"
+                    f"after its last sign of life; to end it now, delete {self.location}/{self.name}"
                 )
             time.sleep(min(pause_s, max(0.0, end - _now())))
             pause_s = min(2 * pause_s, _POLL_MOST_S)
@@ -125,7 +127,7 @@ class ObjectLock:
         for mode in ("create", {"e_tag": '"0"'}):
             with s3_errors(self.location, "trying its lock"):
                 try:
-                    obstore.put(self._store, LOCK, self._body, mode=mode)  # must fail; harmless if it does not
+                    obstore.put(self._store, self.name, self._body, mode=mode)  # must fail; harmless if it does not
                 except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError):
                     continue
             raise UserError(
@@ -158,7 +160,7 @@ class ObjectLock:
     def _look(self) -> _Seen | None:
         try:
             with s3_errors(self.location, "looking at its lock"):
-                found = import_obstore().get(self._store, LOCK)
+                found = import_obstore().get(self._store, self.name)
                 return _Seen(bytes(found.bytes()), found.meta["e_tag"], found.meta["last_modified"])
         except FileNotFoundError:
             return None
@@ -171,7 +173,7 @@ class ObjectLock:
         start = _now()
         with s3_errors(self.location, "writing its lock"):
             try:
-                self._tag = obstore.put(self._store, LOCK, body, mode=mode)["e_tag"]
+                self._tag = obstore.put(self._store, self.name, body, mode=mode)["e_tag"]
             except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError):
                 seen = self._look()
                 if seen is None or seen.body != body:

@@ -24,7 +24,7 @@ class KeySpec:
     """What one frame of a key is: a NumPy dtype name (bool, integers, floats) and the shape without time.
 
     Args:
-        codec: how frames are kept: `zstd` (lossless) or `jpeg` (uint8 [H, W, 3] only, quality 95, lossy).
+        codec: how frames are kept: `zstd` (lossless) or `jpeg` (uint8 [H, W, 3] only, quality 96, lossy).
         names: of the elements of a vector, such as joint names; empty if unknown.
     """
 

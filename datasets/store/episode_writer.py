@@ -23,6 +23,9 @@ from embodied.datasets.store.running_statistics import EpisodeStatistics
 from embodied.datasets.store.store_header import array_files
 from embodied.datasets.store.store_index import StoreIndex
 
+EncodedFrames = Mapping[str, Sequence[bytes | None]]
+"""By key the JPEG file of each frame; None where a frame has none."""
+
 
 class _Frames(Protocol):
     """Where the payloads of one key wait."""
@@ -120,13 +123,14 @@ class EpisodeWriter:
         path = self._staging / str(number)
         return _StagedPictures(path) if spec.codec == JPEG else _StagedArrays(path, spec)
 
-    def write(self, block: Mapping[str, np.ndarray], *, encoded: Mapping[str, Sequence[bytes]] | None = None) -> None:
+    def write(self, block: Mapping[str, np.ndarray], *, encoded: EncodedFrames | None = None) -> None:
         """Append frames: for every key of the store an array [T, ...] of its dtype and frame shape, T at least 1.
 
         Args:
             block: the frames.
             encoded: for keys with the `jpeg` codec the files that the frames in `block` were decoded from, such as
                 `read_encoded` of another store gives; they are kept as they are rather than compressed once more.
+                A frame whose file is None is compressed.
 
         Raises:
             UsageError: the arrays are not what the store's keys say, or the episode is committed already.
@@ -137,7 +141,7 @@ class EpisodeWriter:
         self._require_whole()
         length = checked_arrays(block, self._specs, first=self.length)
         payloads = {
-            key: self._checked_files(key, encoded[key], length)
+            key: self._with_files(key, np.asarray(block[key]), encoded[key])
             if encoded and key in encoded
             else self._arrays[key].codec.prepare(np.asarray(block[key]))
             for key in self._specs
@@ -150,19 +154,22 @@ class EpisodeWriter:
                 self._frames[key].add(payload)
         self.length, self._whole = self.length + length, True
 
-    def _checked_files(self, key: str, files: Sequence[bytes], length: int) -> list[bytes]:
+    def _with_files(self, key: str, frames: np.ndarray, files: Sequence[bytes | None]) -> list[bytes]:
         spec = self._specs[key]
-        if spec.codec != JPEG or len(files) != length:
+        if spec.codec != JPEG or len(files) != len(frames):
             raise UsageError(
-                f"encoded[{key!r}]: expected {length} JPEG files of a key with the codec jpeg, got {len(files)} of a "
-                f"key with the codec {spec.codec}"
+                f"encoded[{key!r}]: expected {len(frames)} JPEG files of a key with the codec jpeg, got {len(files)} "
+                f"of a key with the codec {spec.codec}"
             )
+        missing = [number for number, data in enumerate(files) if data is None]
+        compressed = iter(self._arrays[key].codec.prepare(frames[missing]) if missing else ())
         for number, data in enumerate(files):
             try:
-                check_jpeg(data, spec.shape)
+                if data is not None:
+                    check_jpeg(data, spec.shape)
             except DamagedChunkError as error:
                 raise UsageError(f"encoded[{key!r}], frame {self.length + number}: {error}") from error
-        return list(files)
+        return [next(compressed) if data is None else data for data in files]
 
     def _require_whole(self) -> None:
         if not self._whole:

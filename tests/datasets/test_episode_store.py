@@ -411,7 +411,10 @@ def test_jpeg_files_go_in_without_compressing_them_once_more(tmp_path):
                 with pytest.raises(UsageError, match="encoded"):
                     writer.write({IMAGE: frames}, encoded={IMAGE: wrong})
             writer.write({IMAGE: frames}, encoded={IMAGE: files})
-    assert store.read_encoded(IMAGE, 5, 10) == files and store.lengths == [5, 5]
+        with store.writer(task="") as writer:  # frames without a file are compressed
+            writer.write({IMAGE: frames}, encoded={IMAGE: [None, *files[1:4], None]})
+    assert store.read_encoded(IMAGE, 5, 10) == files and store.lengths == [5, 5, 5]
+    assert store.read_encoded(IMAGE, 10, 15) == [encode_jpeg(frames[0]), *files[1:4], encode_jpeg(frames[4])]
     assert store.episodes[0].hashes == store.episodes[1].hashes
     assert list(store.validate()) == []
     other = EpisodeStore.create(tmp_path / "t", keys=KEYS, fps=20)

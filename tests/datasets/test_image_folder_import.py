@@ -112,7 +112,8 @@ def test_sizes_must_agree_or_are_brought_to_one(folder):
     save(folder / "walk_2" / "frame3.png", 30, size=(8, 8))
     first, second = open_source(folder).episodes()
     with pytest.raises(
-        UserError, match=r"frame3\.png is uint8 \[1, 8, 8, 3\], and .*frame1\.png is .*\[1, 4, 6, 3\]; size=<pixels>"
+        UserError,
+        match=r"frame3\.png is uint8 \[1, 8, 8, 3\], and .*frame1\.png is .*\[1, 4, 6, 3\]; options\.size=<pixels>",
     ):
         list(first.blocks())
     assert len(read(second)[KEY]) == 2
@@ -132,7 +133,7 @@ def test_depth_keeps_every_bit(tmp_path):
     assert source.keys == {"observation.depth.wrist": KeySpec("uint16", (3, 5))}
     (episode,) = source.episodes()
     assert np.array_equal(read(episode)["observation.depth.wrist"], depth)
-    with pytest.raises(UsageError, match="size would change the bits"):
+    with pytest.raises(UsageError, match=r"options\.size would change the bits"):
         open_source(tmp_path, size=2)
 
 
@@ -265,7 +266,7 @@ def test_options_and_paths_are_checked(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"holds no .*png"):
         open_source(tmp_path / "empty")
-    with pytest.raises(UsageError, match="size must be at least 1 pixel, got 0"):
+    with pytest.raises(UsageError, match=r"options\.size must be at least 1 pixel, got 0"):
         open_source(folder, size=0)
     with pytest.raises(UsageError, match="fps must be positive"):
         open_source(folder, fps=float("nan"))

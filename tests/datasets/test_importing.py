@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -197,6 +199,70 @@ def test_values_that_do_not_fit_name_the_episode(tmp_path):
     source.blocks = lambda number, length: iter([{**arrays(0, 4), "actions": np.full((4, 2), np.nan)}])
     with pytest.raises(EpisodeError, match="demo_0: actions: expected finite values"):
         fill(tmp_path / "s", source)
+
+
+def working():
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("run-ahead")]
+
+
+class Watched(Source):
+    """Notes in which threads it is read, and how many blocks were read before the first was written."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.threads, self.blocks_read = set(), 0
+
+    def blocks(self, number, length):
+        for block in super().blocks(number, length):
+            self.threads.add(threading.get_ident())
+            self.blocks_read += 1
+            yield block
+
+
+def test_one_other_thread_reads_a_few_blocks_ahead(tmp_path):
+    source, seen = Watched(lengths=(40, 40)), []
+
+    class Reporter(SilentReporter):
+        def track(self, items, *, total, description, done=0):
+            for number in items:
+                if number == 4:  # the first block was written, and the reader has had time
+                    time.sleep(0.05)
+                    seen.append(source.blocks_read)
+                yield number
+
+    run_import(source, plan(source), tmp_path / "s", reporter=Reporter())
+    assert len(source.threads) == 1 and threading.get_ident() not in source.threads and not working()
+    assert seen[0] <= 6 and source.blocks_read == 20
+    assert EpisodeStore.open(tmp_path / "s").lengths == [40, 40]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError("the disk is full")])
+def test_whatever_ends_an_import_ends_its_thread(tmp_path, error):
+    class Reporter(SilentReporter):
+        def track(self, items, *, total, description, done=0):
+            for number in items:
+                if number == 9:  # in the second episode
+                    raise error
+                yield number
+
+    with pytest.raises(type(error) if isinstance(error, UserError) else error):
+        run_import(Source(), plan(Source()), tmp_path / "s", reporter=Reporter())
+    assert not working() and EpisodeStore.open(tmp_path / "s").lengths == [5]
+    assert fill(tmp_path / "s", Source()).added == 2
+
+
+def test_two_imports_into_one_object_store_do_not_run_at_once(s3, monkeypatch):
+    from embodied.datasets.storage.s3 import S3Storage
+
+    monkeypatch.setattr("embodied.datasets.resumable_store.open_storage", lambda path: S3Storage(path, lease_s=0.4))
+    with (
+        S3Storage(s3, lease_s=0.4).filling("import"),
+        pytest.raises(UserError, match=rf"is writing to {s3}.* delete {s3}/\.import\.lock"),
+    ):
+        fill(s3, Source())
+    assert not S3Storage(s3).exists()
+    assert fill(s3, Source()).added == 3
+    assert "lock" not in str(S3Storage(s3).list(""))
 
 
 def test_progress_counts_frames_and_starts_after_what_is_there(tmp_path):

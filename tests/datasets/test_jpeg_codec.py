@@ -1,8 +1,11 @@
 """zarr itself reads and writes JPEG frames through our codec, and damaged ones are errors."""
 
+import io
+
 import numpy as np
 import pytest
 import zarr
+from PIL import Image
 
 import embodied.datasets.store.jpeg_codec
 from embodied.datasets.store.chunk_codecs import DamagedChunkError, JpegChunks, decode_jpeg, encode_jpeg
@@ -56,6 +59,45 @@ def test_any_frames_of_a_chunk_decode_by_themselves():
     part = np.empty((2, 16, 24, 3), np.uint8)
     codec.decode(data, 3, 5, part)
     assert np.array_equal(part, whole[3:5])
+
+
+def test_it_loses_and_shows_what_pillow_does_at_this_quality():
+    noisy = (picture(1)[0] + np.random.default_rng(0).integers(0, 30, SPEC.shape)).clip(0, 255).astype(np.uint8)
+    handle = io.BytesIO()
+    Image.fromarray(noisy).save(handle, "JPEG", quality=96, subsampling=0)
+    assert encode_jpeg(noisy) == handle.getvalue()  # TurboJPEG's quick transform would give other bytes
+    mirrored = noisy[:, ::-1]
+    assert encode_jpeg(mirrored) == encode_jpeg(mirrored.copy())
+    for subsampling in (0, 1, 2):
+        handle = io.BytesIO()
+        Image.fromarray(noisy).save(handle, "JPEG", quality=80, subsampling=subsampling)
+        assert np.array_equal(decode_jpeg(handle.getvalue(), SPEC.shape), np.asarray(Image.open(handle)))
+
+
+def test_a_torn_frame_is_never_given_as_a_gray_one():
+    noisy = np.random.default_rng(0).integers(0, 256, SPEC.shape, dtype=np.uint8)
+    data, rng = encode_jpeg(noisy), np.random.default_rng(1)
+    for length in range(1, len(data) - 1):
+        with pytest.raises(DamagedChunkError):
+            decode_jpeg(data[:length], SPEC.shape)
+    for length in range(700, len(data) - 60, 20):
+        with pytest.raises(DamagedChunkError, match="no JPEG"):
+            decode_jpeg(data[:length] + b"\xff\xd9", SPEC.shape)  # as if it had ended there
+    for _ in range(300):  # any damage is an error, or leaves a picture of the right size
+        broken = bytearray(data)
+        broken[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        try:
+            assert decode_jpeg(bytes(broken), SPEC.shape).shape == SPEC.shape
+        except DamagedChunkError:
+            continue
+
+
+def test_frames_are_decoded_where_they_are_wanted():
+    out = np.full((3, *SPEC.shape), 7, np.uint8)
+    frame = decode_jpeg(encode_jpeg(picture(1)[0]), SPEC.shape, out=out[1])
+    assert frame.base is out and np.array_equal(out[1], decode_jpeg(encode_jpeg(picture(1)[0]), SPEC.shape))
+    assert (out[[0, 2]] == 7).all()
+    assert not decode_jpeg(b"", SPEC.shape, out=out[2]).any()
 
 
 def test_damaged_chunks_and_frames_are_named():

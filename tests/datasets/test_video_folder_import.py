@@ -100,7 +100,9 @@ def test_rates_must_agree_or_are_resampled(folder):
 
 def test_sizes_must_agree_or_are_brought_to_one(folder):
     film(folder / "wide.mp4", [90, 90], size=(96, 48))
-    with pytest.raises(UsageError, match=r"take9\.mp4 has 64 x 48 pixels and .*wide\.mp4 has 96 x 48.*give size="):
+    with pytest.raises(
+        UsageError, match=r"take9\.mp4 has 64 x 48 pixels and .*wide\.mp4 has 96 x 48.*give options\.size="
+    ):
         open_source(folder)
     source = open_source(folder, size=24)
     wide = next(episode for episode in source.episodes() if episode.origin == "wide.mp4")
@@ -179,7 +181,7 @@ def test_folders_are_recognised_by_what_they_hold(folder, tmp_path):
 def test_options_and_paths_are_checked(folder, tmp_path):
     with pytest.raises(UserError, match="there is no file or folder"):
         open_source(tmp_path / "absent")
-    with pytest.raises(UsageError, match="size must be at least 1 pixel, got -3"):
+    with pytest.raises(UsageError, match=r"options\.size must be at least 1 pixel, got -3"):
         open_source(folder, size=-3)
     with pytest.raises(UsageError, match="fps must be positive, got 0"):
         open_source(folder, fps=0)

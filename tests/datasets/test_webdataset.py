@@ -202,7 +202,9 @@ def test_a_video_is_an_episode_with_its_arrays(tmp_path):
     assert np.array_equal(found["action"], actions)
     assert abs(found["mp4"][:, 4, 4, 0].astype(int) - [10, 80, 150, 220]).max() < 6
     assert len(read(second)["mp4"]) == 2
-    with pytest.raises(UserError, match=r"a\.tar:2: action has 4 rows, the video 2 frames: exclude=\[action\]"):
+    with pytest.raises(
+        UserError, match=r"a\.tar:2: action has 4 rows, the video 2 frames: options\.exclude=\[action\]"
+    ):
         list(third.blocks())
     resampled = next(open_source(tmp_path, fps=5, size=8, exclude=["action.npy"]).episodes())
     assert read(resampled)["mp4"].shape == (2, 8, 8, 3)
