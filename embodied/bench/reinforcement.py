@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from embodied.policies.rl.policy import RLPolicy, agent_module
 from embodied.training.checkpoints import checkpoint_path, resume_step
 from embodied.training.evaluate import Outcome
 from embodied.training.reinforce import reinforce
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.vec_env import VecEnv
 
 AGENTS = "embodied.policies.rl."
 
@@ -78,9 +81,16 @@ class Reinforcement:
     def frozen_encoder(self) -> nn.Module:
         """On `device`."""
         encoder = load_encoder(self.encoder, seed=derive_seed(self.seed, "encoder"), state_dim=self.state_dim)
-        if getattr(encoder, "trainable", False):
-            raise UsageError(f"policy={self.method} needs a frozen encoder, and {self.encoder} trains along")
+        trainable = bool(getattr(encoder, "trainable", False))
+        if trainable != self.reads_frames:
+            needs = "encoder=scratch: it learns its own" if self.reads_frames else "a frozen encoder"
+            raise UsageError(f"policy={self.method} needs {needs}, got encoder={self.encoder}")
         return encoder.to(self.device)
+
+    @property
+    def reads_frames(self) -> bool:
+        """Whether the agent learns an encoder of its own."""
+        return bool(getattr(agent_module(self.method), "READS_FRAMES", False))
 
     @property
     def looks(self) -> bool:
@@ -93,7 +103,7 @@ class Reinforcement:
             "spec": self.encoder,
             "seed": derive_seed(self.seed, "encoder"),
             "state_dim": self.state_dim,
-            "fingerprint": fingerprint(self.frozen_encoder),
+            "fingerprint": "" if self.reads_frames else fingerprint(self.frozen_encoder),
         }
         fixed = {
             "method": self.method,
@@ -125,21 +135,14 @@ def check_agent(experiment: Reinforcement) -> None:
 
 def learn(experiment: Reinforcement, run: RunFolder, reporter: Reporter) -> Path:
     """Train the agent, or go on with it; returns the final policy."""
-    from embodied.policies.rl.frozen_features import FrozenFeatures
     from embodied.policies.rl.vec_env import SlotVecEnv
 
     agent = import_module(AGENTS + experiment.method).AGENT(**experiment.settings)
     options = {**experiment.env, "images": experiment.looks}
     with closing(make_vector_env(options, num_envs=experiment.num_envs, autoreset="same_step")) as simulators:
         slots = SlotVecEnv(simulators, seed=experiment.seed)
-        observed = FrozenFeatures(
-            slots,
-            experiment.frozen_encoder,
-            camera=str(experiment.env["camera"]),
-            feature=experiment.feature,
-            device=experiment.device,
-        )
-        network = agent.network(feature_dim=observed.feature_dim, normalise=experiment.looks)
+        observed, seen = observe(experiment, slots)
+        network = agent.network(feature_dim=seen["feature_dim"], normalise=experiment.looks)
         algorithm = agent.build(
             observed,
             network=network,
@@ -148,10 +151,9 @@ def learn(experiment: Reinforcement, run: RunFolder, reporter: Reporter) -> Path
             device=experiment.device,
         )
         metadata = experiment.policy_metadata(
-            feature_dim=observed.feature_dim,
-            proprioception_dim=observed.state_dim,
-            action_low=slots.action_space.low.tolist(),  # type: ignore[attr-defined]
-            action_high=slots.action_space.high.tolist(),  # type: ignore[attr-defined]
+            **seen,
+            action_low=slots.action_space.low.tolist(),
+            action_high=slots.action_space.high.tolist(),
         )
 
         def policy_tensors() -> dict[str, Tensor]:
@@ -172,6 +174,27 @@ def learn(experiment: Reinforcement, run: RunFolder, reporter: Reporter) -> Path
                 log=log,
                 reporter=reporter,
             )
+
+
+def observe(experiment: Reinforcement, environments: VecEnv) -> tuple[VecEnv, dict[str, Any]]:
+    """The environments as the agent sees them, and what of that a policy file must say."""
+    camera = str(experiment.env["camera"])
+    if experiment.reads_frames:
+        from embodied.policies.rl.stacked_frames import StackedFrames
+
+        frames = StackedFrames(environments, camera=camera)
+        shape = list(frames.observation_space.shape or ())
+        return frames, {"feature_dim": 0, "proprioception_dim": 0, "frames_shape": shape}
+    from embodied.policies.rl.frozen_features import FrozenFeatures
+
+    features = FrozenFeatures(
+        environments,
+        experiment.frozen_encoder,
+        camera=camera,
+        feature=experiment.feature,
+        device=experiment.device,
+    )
+    return features, {"feature_dim": features.feature_dim, "proprioception_dim": features.state_dim}
 
 
 def measure(experiment: Reinforcement, path: Path) -> dict[str, float]:

@@ -169,6 +169,8 @@ def make_reinforcement(config: DictConfig) -> Reinforcement:
         raise UsageError(f"camera: a policy looks through one camera, got {env['camera']}")
     policy = OmegaConf.to_container(config.policy, resolve=True)
     assert isinstance(policy, dict), type(policy)
+    if "history" in policy:
+        env["history"] = int(policy["history"])  # an agent that stacks frames itself
     spaces: Any = probe_env(env).observation_space
     return Reinforcement(
         env=env,

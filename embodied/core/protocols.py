@@ -72,6 +72,52 @@ class Objective(Protocol):
         ...
 
 
+@runtime_checkable
+class ActionHead(Protocol):
+    """What turns fused features into a chunk of actions, an `nn.Module` built with keyword arguments.
+
+    Features are float [B, T, V]: T moments of observation, the present last, V values each. Actions are normalised,
+    [B, H, A]; the first is the present one. `action_mask` bool, [A] or [B, A], True = this robot has the dimension:
+    masked dimensions reach neither loss nor other dimensions, and come out as zero.
+    """
+
+    history: int  # T
+    feature_dim: int  # V
+    horizon: int  # H
+    action_dim: int  # A
+    bounded: bool  # takes and gives actions within [-1, 1]: normalise by range, not by standard deviation
+
+    def loss(
+        self,
+        features: Tensor,
+        actions: Tensor,
+        pad_mask: Tensor,
+        *,
+        action_mask: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Scalar loss and scalar metrics; `pad_mask` bool [B, H], True = a real step, the others do not matter.
+
+        All randomness, dropout included, comes from `generator` if there is one.
+        """
+        ...
+
+    def noise_shape(self, batch_size: int) -> tuple[int, ...] | None:
+        """Shape of the standard normal noise, batch first, that determines a sample; None where nothing is drawn."""
+        ...
+
+    def sample(
+        self,
+        features: Tensor,
+        *,
+        action_mask: Tensor | None = None,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Normalised actions [B, H, A] from `noise`, or from noise that `generator` gives. In eval mode, usually."""
+        ...
+
+
 class Policy(Protocol):
     """A controller. Its state is passed, never hidden."""
 

@@ -25,7 +25,8 @@ class RLPolicy(nn.Module):
         settings: of the agent.
         camera: whose frames the encoder reads.
         feature: the encoder's output.
-        feature_dim: V, of the flattened output.
+        feature_dim: V, of the flattened output; 0 for an agent that reads frames itself.
+        frames_shape: [3 T, S, S] of what such an agent reads.
         proprioception_dim: P, 0 to ignore `observation.state`.
         action_low, action_high: [A].
     """
@@ -42,6 +43,7 @@ class RLPolicy(nn.Module):
         proprioception_dim: int,
         action_low: Sequence[float],
         action_high: Sequence[float],
+        frames_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -50,7 +52,12 @@ class RLPolicy(nn.Module):
         self.looks = getattr(encoder, "modality", "image") == "image"
         module = agent_module(method)
         agent = module.AGENT(**settings)
-        space = Box(-np.inf, np.inf, (feature_dim + proprioception_dim,), np.float32)
+        self.reads_frames = frames_shape is not None
+        space = (
+            Box(0, 255, tuple(frames_shape), np.uint8)
+            if frames_shape is not None
+            else Box(-np.inf, np.inf, (feature_dim + proprioception_dim,), np.float32)
+        )
         actions = Box(np.asarray(action_low, np.float32), np.asarray(action_high, np.float32))
         network = agent.network(feature_dim=feature_dim, normalise=self.looks)
         self.agent = module.POLICY_CLASS(space, actions, lambda _: 0.0, **network)
@@ -62,17 +69,22 @@ class RLPolicy(nn.Module):
     @torch.inference_mode()
     def act(self, carry: dict[str, Tensor], observation: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """One action per episode, as a chunk [B, 1, A] inside the bounds."""
-        inputs = observation[image_key(self.camera) if self.looks else ENVIRONMENT_STATE]
-        tokens, out = self.encoder(self.encoder.preprocess(inputs))  # type: ignore[operator]
-        features = (tokens if self.feature == "tokens" else out[self.feature]).flatten(1).float()
-        if self.proprioception_dim:
-            features = torch.cat([features, observation[STATE]], dim=1)
-        action = self.agent._predict(features, deterministic=True)
+        action = self.agent._predict(self._seen(observation), deterministic=True)
         if self.agent.squash_output:
             low = torch.as_tensor(self.agent.action_space.low, device=action.device)
             high = torch.as_tensor(self.agent.action_space.high, device=action.device)
             action = low + 0.5 * (action + 1) * (high - low)
         return carry, action[:, None]
+
+    def _seen(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """What the agent was trained on: features [B, V + P], or stacked frames uint8 [B, 3 T, S, S]."""
+        inputs = observation[image_key(self.camera) if self.looks else ENVIRONMENT_STATE]
+        if self.reads_frames:
+            moments = inputs if inputs.ndim == 5 else inputs[:, None]
+            return moments.permute(0, 1, 4, 2, 3).flatten(1, 2)
+        tokens, out = self.encoder(self.encoder.preprocess(inputs))  # type: ignore[operator]
+        features = (tokens if self.feature == "tokens" else out[self.feature]).flatten(1).float()
+        return torch.cat([features, observation[STATE]], dim=1) if self.proprioception_dim else features
 
     def trained_tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds: everything but the frozen encoder."""

@@ -17,16 +17,16 @@ class Point(gymnasium.Env[Any, Any]):
 
     metadata = {"render_modes": []}  # noqa: RUF012 (Gymnasium's own declaration)
 
-    def __init__(self, horizon: int = 10) -> None:
+    def __init__(self, horizon: int = 10, side: int = 8) -> None:
         self.action_space = Box(-1, 1, (1,), np.float32)
         self.observation_space = Dict(
             {
                 "observation.state": Box(-np.inf, np.inf, (1,), np.float32),
                 "observation.environment_state": Box(-np.inf, np.inf, (2,), np.float32),
-                CAMERA: Box(0, 255, (8, 8, 3), np.uint8),
+                CAMERA: Box(0, 255, (side, side, 3), np.uint8),
             }
         )
-        self._horizon = horizon
+        self._horizon, self._side = horizon, side
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -43,8 +43,8 @@ class Point(gymnasium.Env[Any, Any]):
         return self._observe(), -distance, success, not success and self.steps >= self._horizon, info
 
     def _observe(self) -> dict[str, np.ndarray]:
-        frame = np.zeros((8, 8, 3), np.uint8)
-        frame[:, int(np.clip((self.x + 1.5) / 3 * 8, 0, 7))] = 255
+        frame = np.zeros((self._side, self._side, 3), np.uint8)
+        frame[:, int(np.clip((self.x + 1.5) / 3 * self._side, 0, self._side - 1))] = 255
         return {
             "observation.state": np.array([self.x], np.float32),
             "observation.environment_state": np.array([self.x, self.goal], np.float32),
@@ -52,6 +52,6 @@ class Point(gymnasium.Env[Any, Any]):
         }
 
 
-def make_points(count: int, horizon: int = 10) -> SyncVectorEnv:
+def make_points(count: int, horizon: int = 10, side: int = 8) -> SyncVectorEnv:
     """`count` of them, reset in the step that ends an episode."""
-    return SyncVectorEnv([lambda: Point(horizon)] * count, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+    return SyncVectorEnv([lambda: Point(horizon, side)] * count, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
