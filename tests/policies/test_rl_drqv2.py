@@ -134,10 +134,12 @@ def test_the_whole_state_survives_and_the_artifact_acts_like_the_agent(tmp_path)
 @pytest.mark.slow
 def test_learns_from_pictures():
     """The picture shows where the point is, not the goal: going to the middle is the best that can be done."""
-    agent = small_agent(learning_rate=3e-4, discount=0.9, updates=4)
-    observed = StackedFrames(SlotVecEnv(make_points(2, side=SIDE), seed=0), camera="top")
-    algorithm = agent.build(observed, network=agent.network(), total_steps=3000, seed=1, device=CPU)
-    algorithm.learn(3000)
+    agent = small_agent(
+        learning_rate=1e-3, discount=0.8, train_every=2, updates=2, batch_size=64, noise_steps=1500, polyak=0.02
+    )
+    observed = StackedFrames(SlotVecEnv(make_points(4, side=SIDE), seed=0), camera="top")
+    algorithm = agent.build(observed, network=agent.network(), total_steps=2400, seed=1, device=CPU)
+    algorithm.learn(2400)
     policy = algorithm.policy
 
     def action_at(column):
