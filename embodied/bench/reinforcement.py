@@ -16,10 +16,13 @@ from torch import Tensor, nn
 
 from embodied.bench.experiment import REPORT_SEEDS, SELECTION_SEEDS, episode_seeds, evaluate_checkpoint, open_simulators
 from embodied.core.errors import UsageError
-from embodied.core.protocols import Reporter
+from embodied.core.files import cache_folder
+from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, REWARD, STATE, Reporter, image_key
 from embodied.core.reporting import SilentReporter
 from embodied.core.run_folder import RunFolder
 from embodied.core.seeding import derive_seed
+from embodied.datasets.loading.feature_cache import encode_store
+from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.encoders.artifact import fingerprint
 from embodied.encoders.load import load_encoder
 from embodied.envs.vector import make_vector_env
@@ -52,6 +55,8 @@ class Reinforcement:
         shift: visual shift of the reported episodes: `shift` and `shift_strength` of `TaskEnv`.
         seed: of training and of the evaluation episodes.
         workers: simulator processes of an evaluation.
+        store: of demonstrations, for an agent that starts from them; `demos` of its first episodes.
+        cache_bytes: what all feature caches may take.
     """
 
     env: Mapping[str, Any]
@@ -69,8 +74,10 @@ class Reinforcement:
     workers: int
     feature: str = "pooled"
     shift: Mapping[str, Any] = field(default_factory=dict)
-
-    demos = 0
+    store: Path | None = None
+    demos: int = 0
+    cache: Path = field(default_factory=cache_folder)
+    cache_bytes: int | None = None
 
     @property
     def head(self) -> str:
@@ -86,6 +93,11 @@ class Reinforcement:
             needs = "encoder=scratch: it learns its own" if self.reads_frames else "a frozen encoder"
             raise UsageError(f"policy={self.method} needs {needs}, got encoder={self.encoder}")
         return encoder.to(self.device)
+
+    @property
+    def needs_demonstrations(self) -> bool:
+        """Whether the agent starts from demonstrations."""
+        return bool(getattr(agent_module(self.method), "NEEDS_DEMONSTRATIONS", False))
 
     @property
     def reads_frames(self) -> bool:
@@ -160,6 +172,9 @@ def learn(experiment: Reinforcement, run: RunFolder, reporter: Reporter) -> Path
             return {f"agent.{name}": tensor for name, tensor in algorithm.policy.state_dict().items()}
 
         with run.metrics(keep=resume_step(run.checkpoints)) as log:
+            if experiment.needs_demonstrations and not resume_step(run.checkpoints):
+                seed = derive_seed(experiment.seed, "clone")
+                log({"step": 0, **agent.clone(algorithm, **demonstrations(experiment, reporter), seed=seed)})
             return reinforce(
                 algorithm,
                 slots,
@@ -195,6 +210,39 @@ def observe(experiment: Reinforcement, environments: VecEnv) -> tuple[VecEnv, di
         device=experiment.device,
     )
     return features, {"feature_dim": features.feature_dim, "proprioception_dim": features.state_dim}
+
+
+def demonstrations(experiment: Reinforcement, reporter: Reporter) -> dict[str, Any]:
+    """What the agent would have seen and done in the demonstrations: observations, actions, rewards, lengths."""
+    assert experiment.store is not None, experiment.method
+    store = EpisodeStore.open(experiment.store)
+    lengths = store.lengths[: experiment.demos]
+    frames = sum(lengths)
+    if experiment.looks:
+        cache = encode_store(
+            store,
+            experiment.frozen_encoder,
+            image_key=image_key(str(experiment.env["camera"])),
+            outputs=[experiment.feature],
+            cache_root=experiment.cache / "features",
+            encoder_fingerprint=fingerprint(experiment.frozen_encoder),
+            device=experiment.device,
+            reporter=reporter,
+            max_bytes=experiment.cache_bytes,
+            dtype="float32",
+        )
+        features = np.asarray(cache.array(experiment.feature)[:frames])
+    else:
+        features = store.read(ENVIRONMENT_STATE, 0, frames)
+    seen = [features.reshape(frames, -1)]
+    if STATE in store.keys:
+        seen.append(store.read(STATE, 0, frames))
+    return {
+        "observations": np.concatenate(seen, axis=1),
+        "actions": store.read(ACTION, 0, frames),
+        "rewards": store.read(REWARD, 0, frames),
+        "lengths": lengths,
+    }
 
 
 def measure(experiment: Reinforcement, path: Path) -> dict[str, float]:

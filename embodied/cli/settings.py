@@ -23,6 +23,7 @@ from embodied.envs.experts.behaviours import check_expert, expert_names
 from embodied.envs.registry import load_suite
 from embodied.envs.task_env import TaskEnv
 from embodied.policies.bc import HEADS
+from embodied.policies.rl.policy import agent_module
 
 MAXIMUM_WORKERS = 8
 
@@ -172,11 +173,19 @@ def make_reinforcement(config: DictConfig) -> Reinforcement:
     if "history" in policy:
         env["history"] = int(policy["history"])  # an agent that stacks frames itself
     spaces: Any = probe_env(env).observation_space
+    method = str(policy["_target_"]).split(".")[-2]
+    starts_from_demonstrations = getattr(agent_module(method), "NEEDS_DEMONSTRATIONS", False)
+    if starts_from_demonstrations:
+        positive(config, "demos")
     return Reinforcement(
         env=env,
         state_dim=spaces[ENVIRONMENT_STATE].shape[0],
         encoder=str(config.encoder),
-        method=str(policy["_target_"]).split(".")[-2],
+        method=method,
+        store=store_path(config, int(config.demos)) if starts_from_demonstrations else None,
+        demos=int(config.demos) if starts_from_demonstrations else 0,
+        cache=resolve_cache(config),
+        cache_bytes=cache_bytes(config),
         settings={str(key): value for key, value in policy.items() if key != "_target_"},
         feature=str(config.reinforce.feature),
         **{name: int(config.reinforce[name]) for name in names},

@@ -47,6 +47,8 @@ def train_once(config: DictConfig, overrides: Sequence[str]) -> int:
     reporter = RichReporter(console)
     phases = Phases(run, reporter)
     if isinstance(experiment, Reinforcement):
+        if experiment.store is not None:
+            phases.do("collect", lambda: collect_phase(config, experiment, reporter))
         phases.do("reinforce", lambda: {"checkpoint": learn(experiment, run, reporter).name})
         phases.do("evaluate", lambda: save_outcomes(run, reinforcement.report_final(experiment, run, reporter)))
     else:
@@ -79,19 +81,22 @@ class Phases:
             self._run.finish(name, result if result is not None else {}, watch.seconds)
 
 
+def collect_phase(config: DictConfig, experiment: Experiment | Reinforcement, reporter: Reporter) -> dict[str, Any]:
+    """The demonstrations."""
+    assert experiment.store is not None
+    store = collect_into(experiment.store, config, episodes=experiment.demos, reporter=reporter)
+    return {"store": str(experiment.store), "frames": store.num_frames}
+
+
 def imitate_phases(
     phases: Phases, config: DictConfig, experiment: Experiment, run: RunFolder, reporter: Reporter
 ) -> None:
     """From the demonstrations to the reported episodes."""
 
-    def collect_phase() -> dict[str, Any]:
-        store = collect_into(experiment.store, config, episodes=experiment.demos, reporter=reporter)
-        return {"store": str(experiment.store), "frames": store.num_frames}
-
     def encode_phase() -> None:
         encode(experiment, reporter)
 
-    phases.do("collect", collect_phase)
+    phases.do("collect", lambda: collect_phase(config, experiment, reporter))
     phases.do("encode", encode_phase)
     phases.do("train", lambda: {"checkpoint": train(experiment, run, reporter).name})
     phases.do("select", lambda: select(experiment, run, reporter))

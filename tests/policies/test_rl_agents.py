@@ -262,3 +262,32 @@ def test_minibatches_must_divide_an_iteration():
     observed = FrozenFeatures(SlotVecEnv(make_points(2), seed=0), StateEncoder(dim=2), camera="top", device=CPU)
     with pytest.raises(UsageError, match=r"policy.minibatches=3 does not divide the 10 steps"):
         make(observed, network=PPOAgent().network(feature_dim=2, normalise=False))
+
+
+def test_returns_are_discounted_within_episodes():
+    from embodied.policies.rl.bc_rl import discounted_returns
+
+    assert discounted_returns(np.array([1.0, 1.0, 1.0, 4.0]), [3, 1], 0.5).tolist() == [1.75, 1.5, 1.0, 4.0]
+
+
+def test_ppo_that_starts_from_demonstrations_acts_like_them():
+    from embodied.policies.rl.bc_rl import BCRLAgent
+
+    agent = BCRLAgent(rollout_steps=32, clone_steps=400, clone_batch=64)
+    observed = FrozenFeatures(SlotVecEnv(make_points(2), seed=0), StateEncoder(dim=2), camera="top", device=CPU)
+    network = agent.network(feature_dim=2, normalise=False)
+    algorithm = agent.build(observed, network=network, total_steps=640, seed=5, device=CPU)
+    random = np.random.default_rng(0)
+    privileged = random.uniform(-1, 1, (600, 2)).astype(np.float32)
+    observations = np.concatenate([privileged, privileged[:, :1]], axis=1)
+    actions = np.clip((privileged[:, 1:] - privileged[:, :1]) / 0.3, -1, 1)
+    rewards = -np.abs(privileged[:, 1] - privileged[:, 0])
+    before = rollout(algorithm)
+    arrays = {"observations": observations, "actions": actions, "rewards": rewards, "lengths": [1] * 600}
+    errors = agent.clone(algorithm, **arrays, seed=0)
+    assert errors["clone/action_error"] < 0.05
+    assert rollout(algorithm) > max(0.9, before)
+    algorithm.learn(256)  # PPO goes on from there
+    assert rollout(algorithm) > 0.8
+    with pytest.raises(UsageError, match="needs demonstrations"):
+        agent.clone(algorithm, **{name: array[:0] for name, array in arrays.items()}, seed=0)
