@@ -14,7 +14,9 @@ from torch.nn import functional as F
 
 from embodied.core.errors import UsageError
 from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, FEATURES, INPUTS, STATE, image_key
-from embodied.policies.heads import BatchNormMLP, ConvNeck, flare
+from embodied.policies.heads.mlp import BatchNormMLP
+from embodied.policies.necks.flare import flare
+from embodied.policies.necks.spatial import ConvNeck
 
 HEADS = {
     "mlp": "VC-1 head: pooled feature, frame differences, input BatchNorm, MLP 256x3",

@@ -1,40 +1,11 @@
-"""Heads that map encoder features to an action.
-
-Legend: B batch, T frames of history, N tokens, D width, V vector width, P proprioception, A action.
-"""
+"""Convolutions over the grid of tokens. Legend: B batch, T moments, N tokens, D width, C channels, O output values."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from embodied.core.errors import UsageError
-
-
-class BatchNormMLP(nn.Module):
-    """The policy network of VC-1 / CortexBench: BatchNorm on the whole input, then an MLP.
-
-    Source: Majumdar et al. 2023 (arXiv 2303.18240), facebookresearch/eai-vc with aravindr93/mjrl `fc_network.py`:
-    BatchNorm1d -> Linear 256 -> 256 -> 256 -> action, ReLU, last layer's weights times 1e-2.
-    """
-
-    def __init__(self, input_dim: int, action_dim: int, *, hidden: Sequence[int] = (256, 256, 256)) -> None:
-        super().__init__()
-        layers: list[nn.Module] = [nn.BatchNorm1d(input_dim)]
-        width = input_dim
-        for size in hidden:
-            layers += [nn.Linear(width, size), nn.ReLU()]
-            width = size
-        last = nn.Linear(width, action_dim)
-        with torch.no_grad():
-            last.weight.mul_(1e-2)
-        self.network = nn.Sequential(*layers, last)
-
-    def forward(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B A"]:
-        return self.network(inputs)
 
 
 class ConvNeck(nn.Module):
@@ -84,10 +55,29 @@ class ConvNeck(nn.Module):
         return self.network(images)
 
 
-def flare(features: Float[Tensor, "B T V"]) -> Float[Tensor, "B TV"]:
-    """Frame differences and the last frame, as CortexBench fuses history: [e1-e0, e2-e1, ..., e_last].
+class Spatial(nn.Module):
+    """`ConvNeck` for features [B, T, N, D], the frames fused as Theia does it: one moment comes out, [B, 1, O].
 
-    Source: Shang et al. 2021 (Flare, arXiv 2101.01857); eai-vc `fuse_embeddings_flare`.
+    Args:
+        grid: rows and columns of the tokens, N = rows * columns, at least 8 x 8.
+        width: D.
+        history: T.
+        channels, bottleneck: see `ConvNeck`.
     """
-    differences = features[:, 1:] - features[:, :-1]  # (B, T-1, V)
-    return torch.cat([differences.flatten(1), features[:, -1]], dim=1)
+
+    def __init__(
+        self, *, grid: tuple[int, int], width: int, history: int, channels: int = 256, bottleneck: int | None = 64
+    ) -> None:
+        super().__init__()
+        self.expected = (history, grid[0] * grid[1], width)
+        self.network = ConvNeck(grid, width, frames=history, channels=channels, bottleneck=bottleneck)
+        self.output_dim = self.network.output_dim
+
+    def forward(self, features: Float[Tensor, "B T N D"]) -> Float[Tensor, "B 1 O"]:
+        if features.shape[1:] != self.expected:
+            history, tokens, width = self.expected
+            raise UsageError(f"features: expected [B, T={history}, N={tokens}, D={width}], got {list(features.shape)}")
+        return self.network(features)[:, None]
+
+
+NECK = Spatial
