@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections import deque
-from collections.abc import Generator, Iterable, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from multiprocessing import parent_process
-from threading import Thread
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from embodied.core.errors import UserError
 from embodied.core.protocols import ACTION, DONE, REWARD, SUCCESS, Expert
 from embodied.core.seeding import numpy_generator
 from embodied.envs.experts.behaviours import check_expert, make_expert
-from embodied.envs.gl import select_gl_backend
+from embodied.envs.gl import select_gl_backend, spread_over_gpus
 from embodied.envs.registry import load_suite
 from embodied.envs.task_env import TaskEnv
+from embodied.envs.worker_processes import map_in_workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +71,7 @@ def collect_episodes(
     *,
     noise_std: float = 0.0,
     num_workers: int = 0,
+    gl_devices: Sequence[int] | None = None,
 ) -> Generator[Episode, None, None]:
     """One episode per seed, in the order of the seeds whatever worker is first; the same for any number of workers.
 
@@ -87,72 +81,47 @@ def collect_episodes(
         seeds: may be endless; at most two per worker are worked on ahead of what has been taken.
         noise_std: see `collect_episode`.
         num_workers: processes; 0 runs here.
+        gl_devices: that the workers render on in turns, see `gl.spread_over_gpus`.
 
     Raises:
-        UserError: a worker process died.
+        UserError: a worker process was ended, or the options make no sense; says which worker.
+        RuntimeError: there is a bug; with the worker's traceback.
     """
     # Here, so that a misspelling shows before any process starts, and workers inherit the choice.
     select_gl_backend()
-    check_expert(expert_kind, load_suite(str(env_options.get("suite", "metaworld"))))
-    if num_workers == 0:
-        worker = _Worker(dict(env_options), expert_kind, noise_std)
-        try:
-            yield from map(worker.collect, seeds)
-        finally:
-            worker.env.close()
+    suite = load_suite(str(env_options.get("suite", "metaworld")))
+    check_expert(expert_kind, suite)
+    make_collector = partial(Collector, dict(env_options), expert_kind, noise_std)
+    if num_workers > 0:
+        task = f"{suite.name}/{env_options.get('task') or suite.default_task}"
+        yield from map_in_workers(
+            make_collector,
+            seeds,
+            names=[f"worker {worker} ({task})" for worker in range(num_workers)],
+            gl_devices=spread_over_gpus(num_workers, gl_devices),
+        )
         return
-    context = multiprocessing.get_context("spawn")
-    arguments = (dict(env_options), expert_kind, noise_std)
-    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start_worker, initargs=arguments)
-    waiting: deque[Future[Episode]] = deque()
-    remaining = iter(seeds)
+    collector = make_collector()
     try:
-        waiting.extend(pool.submit(_collect_in_worker, seed) for seed in islice(remaining, 2 * num_workers))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(_collect_in_worker, seed) for seed in islice(remaining, 1))
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a simulator process died, most often for lack of memory or a broken GL library: try workers=1, or see "
-            "embodied doctor"
-        ) from error
+        yield from map(collector, seeds)
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        collector.close()
 
 
-class _Worker:
-    """A simulator and a behaviour that live for many episodes."""
+class Collector:
+    """A simulator and a behaviour that live for many episodes: called with a seed, gives the episode.
 
-    def __init__(self, env_options: dict[str, Any], expert_kind: str, noise_std: float) -> None:
-        self.env = TaskEnv(**env_options)
-        self.expert = make_expert(expert_kind, self.env.simulation)
-        self.noise_std = noise_std
+    Args:
+        env_options, expert_kind, noise_std: see `collect_episodes`.
+    """
 
-    def collect(self, seed: int) -> Episode:
-        return collect_episode(self.env, self.expert, seed=seed, noise_std=self.noise_std)
+    def __init__(self, env_options: Mapping[str, Any], expert_kind: str, noise_std: float) -> None:
+        self._env = TaskEnv(**env_options)
+        self._expert = make_expert(expert_kind, self._env.simulation)
+        self._noise_std = noise_std
 
+    def __call__(self, seed: int) -> Episode:
+        return collect_episode(self._env, self._expert, seed=seed, noise_std=self._noise_std)
 
-_worker: _Worker | None = None  # of this process, set by `_start_worker`
-
-
-def die_with_parent() -> None:
-    """End this process when the one that started it is gone, SIGKILL included."""
-    parent = parent_process()
-    if parent is not None:
-
-        def wait() -> None:
-            parent.join()
-            os._exit(1)
-
-        Thread(target=wait, daemon=True).start()
-
-
-def _start_worker(env_options: dict[str, Any], expert_kind: str, noise_std: float) -> None:
-    global _worker
-    die_with_parent()
-    _worker = _Worker(env_options, expert_kind, noise_std)
-
-
-def _collect_in_worker(seed: int) -> Episode:
-    assert _worker is not None
-    return _worker.collect(seed)
+    def close(self) -> None:
+        self._env.close()

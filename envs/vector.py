@@ -7,12 +7,18 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from embodied.core.errors import UsageError
-from embodied.envs.gl import select_gl_backend
-from embodied.envs.rollout import die_with_parent
+from embodied.core.errors import UsageError, unknown_name
+from embodied.envs.gl import select_gl_backend, spread_over_gpus
 from embodied.envs.task_env import TaskEnv
+from embodied.envs.worker_vector_env import WorkerVectorEnv
+
+AUTORESETS = {  # what happens to a slot whose episode has ended
+    "disabled": AutoresetMode.DISABLED,  # it rests until `reset_slots`
+    "next_step": AutoresetMode.NEXT_STEP,  # the next step resets it, whatever the action
+    "same_step": AutoresetMode.SAME_STEP,  # the step that ends it resets it; its last is `infos["final_obs"]`
+}
 
 
 class RestAfterEnd(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -39,38 +45,59 @@ class RestAfterEnd(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 class EnvironmentFactory:
-    """Makes one environment; can be sent to another process, which then ends with the one that sent it."""
+    """Makes one environment; can be sent to another process.
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    Args:
+        options: arguments of `TaskEnv`.
+        rests: see `RestAfterEnd`.
+    """
+
+    def __init__(self, options: Mapping[str, Any], *, rests: bool) -> None:
         self._options = dict(options)
+        self._rests = rests
 
     def __call__(self) -> gymnasium.Env[Any, Any]:
-        die_with_parent()
-        return RestAfterEnd(TaskEnv(**self._options))
+        env = TaskEnv(**self._options)
+        return RestAfterEnd(env) if self._rests else env
 
 
-def make_vector_env(env_options: Mapping[str, Any], *, num_envs: int) -> VectorEnv[Any, Any, Any]:
-    """`num_envs` environments, in worker processes when there are several; never reset by itself.
+def make_vector_env(
+    env_options: Mapping[str, Any],
+    *,
+    num_envs: int,
+    autoreset: str = "disabled",
+    gl_devices: Sequence[int] | None = None,
+) -> VectorEnv[Any, Any, Any]:
+    """`num_envs` environments, in worker processes when there are several.
 
     Args:
         env_options: arguments of `TaskEnv`.
         num_envs: at least 1.
+        autoreset: a name of `AUTORESETS`.
+        gl_devices: that the workers render on in turns, see `gl.spread_over_gpus`.
 
     Returns:
         A vector environment whose observations are [N, ...] arrays that are overwritten by the next step. Close it.
+
+    Raises:
+        UsageError: an option makes no sense.
+        UserError: a worker was ended, as may happen in any of its methods, too; see `WorkerVectorEnv`.
     """
     if num_envs < 1:
         raise UsageError(f"num_envs must be at least 1, got {num_envs}")
+    if autoreset not in AUTORESETS:
+        raise unknown_name("autoreset", autoreset, AUTORESETS)
     select_gl_backend()  # here once, so that the workers inherit the choice
-    factory = EnvironmentFactory(env_options)
+    factory = EnvironmentFactory(env_options, rests=autoreset == "disabled")
+    mode = AUTORESETS[autoreset]
     if num_envs == 1:
-        return SyncVectorEnv([factory], copy=False, autoreset_mode=AutoresetMode.DISABLED)
-    return AsyncVectorEnv(
-        [factory] * num_envs,
-        shared_memory=True,
-        copy=False,
-        context="spawn",
-        autoreset_mode=AutoresetMode.DISABLED,
+        return SyncVectorEnv([factory], copy=False, autoreset_mode=mode)
+    task = f"{env_options.get('suite', 'metaworld')}/{env_options.get('task') or 'default task'}"
+    return WorkerVectorEnv(
+        factory,
+        names=[f"environment {slot} ({task})" for slot in range(num_envs)],
+        gl_devices=spread_over_gpus(num_envs, gl_devices),
+        autoreset=mode,
     )
 
 

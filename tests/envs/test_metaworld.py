@@ -200,8 +200,8 @@ def test_cortex_has_the_papers_tasks():
 def test_top_cap2_looks_at_the_table_from_the_papers_position():
     env = TaskEnv(camera="top_cap2", image_size=48)
     env.reset(seed=0)
-    seen = env._renderer._renderer.scene.camera[0]
-    other_eye = env._renderer._renderer.scene.camera[1].pos
+    seen = env._renderer._scene.camera[0]
+    other_eye = env._renderer._scene.camera[1].pos
     assert np.allclose((seen.pos + other_eye) / 2, [0, 0.9, 0.6], atol=1e-5)
     table = env.simulation.data.body("tablelink").xpos
     direction = table - np.array([0, 0.9, 0.6])

@@ -1,0 +1,250 @@
+"""Trains the rl experts: SAC (Haarnoja et al. 2018, arXiv 1812.05905; stable-baselines3's) on the privileged state.
+
+    python benchmarks/train_experts.py train dmc walker_walk FOLDER       # again: goes on where it stopped
+    python benchmarks/train_experts.py publish FOLDER...                  # actors and their card: envs/experts/assets
+
+For any task of any suite; needs stable-baselines3. `train` writes to FOLDER: checkpoint.pt (every round), log.jsonl,
+curve.png, and <suite>/<task>.safetensors, the actor of the round whose selection episodes went best, with its
+evaluation on fresh seeds. One thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from expert_checkpoint import load_training, save_training
+from expert_report import draw_curve, publish, summary
+from stable_baselines3 import SAC
+from stable_baselines3.common.monitor import Monitor
+
+from embodied.core.checkpoint import load_checkpoint, save_checkpoint
+from embodied.core.errors import UserError
+from embodied.core.files import write_text
+from embodied.core.protocols import ENVIRONMENT_STATE
+from embodied.core.seeding import derive_seed
+from embodied.envs.experts.rl import ASSETS, TRAIN_COMMAND, RLExpert
+from embodied.envs.registry import load_suite
+from embodied.envs.task_env import TaskEnv
+
+SELECTION_SEEDS, EVALUATION_SEEDS = range(1_000_000, 1_000_005), range(2_000_000, 2_000_020)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What defines a training; two with the same settings give the same actor on the same machine.
+
+    Args:
+        steps: of the environment, at least; one simulates `action_repeat` actions.
+        round_steps: between selection episodes and checkpoints, at least.
+        width: of the two hidden layers of actor and critics.
+        gradient_ratio: gradient steps per step of the environment, which costs much less without frames.
+        learning_starts: steps with random actions before the first gradient step.
+        memory: steps that are remembered.
+    """
+
+    suite: str
+    task: str
+    protocol: str | None = None
+    horizon: int | None = None
+    action_repeat: int = 2
+    steps: int = 100_000
+    round_steps: int = 10_000
+    seed: int = 0
+    width: int = 128
+    batch: int = 128
+    gradient_ratio: float = 0.5
+    learning_rate: float = 1e-3
+    discount: float = 0.99
+    learning_starts: int = 5_000
+    memory: int = 500_000
+
+
+class StateEnv(gymnasium.Wrapper[np.ndarray, np.ndarray, Any, Any]):
+    """A task with the privileged state as the whole observation; the placement follows from the episode's number."""
+
+    def __init__(self, settings: Settings) -> None:
+        env = make_env(settings)
+        # Going on after a success: its rewards must be worth more than those of waiting before it.
+        env.spec_of_task = replace(env.spec_of_task, ends_on_success=False)
+        super().__init__(env)
+        self.observation_space = self.env.observation_space[ENVIRONMENT_STATE]
+        self.seed, self.episode = settings.seed, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        observation, info = self.env.reset(seed=derive_seed(self.seed, "training episode", self.episode) % 2**31)
+        self.episode += 1
+        return observation[ENVIRONMENT_STATE], info
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        observation, *outcome = self.env.step(action)
+        return observation[ENVIRONMENT_STATE], *outcome
+
+
+def make_env(settings: Settings, *, every_action: bool = False) -> TaskEnv:
+    """The task without frames; `every_action`: as long an episode with a choice at every simulated action."""
+    repeat = settings.action_repeat
+    return TaskEnv(
+        suite=settings.suite,
+        task=settings.task,
+        protocol=settings.protocol,
+        horizon=settings.horizon if settings.horizon is None or not every_action else settings.horizon * repeat,
+        action_repeat=1 if every_action else repeat,
+        images=False,
+    )
+
+
+def make_model(settings: Settings, env: StateEnv) -> SAC:
+    return SAC(
+        "MlpPolicy",
+        Monitor(env, info_keywords=("score",)),
+        learning_rate=settings.learning_rate,
+        gamma=settings.discount,
+        batch_size=settings.batch,
+        buffer_size=settings.memory,
+        learning_starts=settings.learning_starts,
+        train_freq=(1, "episode"),  # a checkpoint between episodes needs no simulator state
+        gradient_steps=round(settings.gradient_ratio * env.unwrapped.horizon),
+        policy_kwargs={"net_arch": [settings.width] * 2, "optimizer_kwargs": {"fused": True}},
+        seed=settings.seed,
+        device="cpu",
+    )
+
+
+def save_actor(path: Path, model: SAC, metadata: dict[str, Any]) -> None:
+    """The mean of the policy as float16 weights, for `RLExpert`."""
+    actor = model.actor
+    layers = [layer for layer in (*actor.latent_pi, actor.mu) if isinstance(layer, torch.nn.Linear)]
+    tensors = {}
+    for number, layer in enumerate(layers):
+        tensors.update({f"{number}.weight": layer.weight.half(), f"{number}.bias": layer.bias.half()})
+    save_checkpoint(path, tensors, metadata)
+
+
+def play(settings: Settings, assets: Path, seeds: range, *, every_action: bool = False) -> dict[str, list[Any]]:
+    """Episodes of the actor in `assets`: returns, scores and successes, one per seed."""
+    env = make_env(settings, every_action=every_action)
+    expert = RLExpert(env.spec_of_task, assets=assets)
+    found: dict[str, list[Any]] = {"return": [], "score": [], "success": []}
+    for seed in seeds:
+        observation, info = env.reset(seed=seed)
+        expert.reset(seed)
+        total, over = 0.0, False
+        while not over:
+            observation, reward, terminated, truncated, info = env.step(expert.act(observation))
+            total, over = total + reward, terminated or truncated
+        for name, value in (("return", total), ("score", info["score"]), ("success", info["success"])):
+            found[name].append(value)
+    env.close()
+    return found
+
+
+def train(settings: Settings, folder: Path) -> None:
+    """Train, or go on; ends with the actor's evaluation."""
+    torch.set_num_threads(1)
+    checkpoint = folder / "checkpoint.pt"
+    env = StateEnv(settings)
+    model = make_model(settings, env)
+    state: dict[str, Any] = {"settings": asdict(settings), "episode": 0, "seconds": 0.0, "best": None, "records": []}
+    if checkpoint.is_file():
+        state = load_training(checkpoint, model)
+        if {**state["settings"], "steps": settings.steps} != asdict(settings):  # more steps than before are welcome
+            raise UserError(f"{folder} holds a training with the settings {state['settings']}: take another folder")
+        env.episode = state["episode"]
+    while model.num_timesteps < settings.steps:
+        started, first = perf_counter(), env.episode
+        model.learn(min(settings.round_steps, settings.steps - model.num_timesteps), reset_num_timesteps=False)
+        state["episode"] = env.episode - 1  # the last one has only been started
+        state["seconds"] += perf_counter() - started
+        finish_round(settings, folder, model, state, episodes=max(1, state["episode"] - first))
+        save_training(checkpoint, model, extra={**state, "settings": asdict(settings)})
+        write_text(folder / "log.jsonl", "".join(f"{json.dumps(record)}\n" for record in state["records"]))
+        draw_curve(state["records"], folder / "curve.png", title=f"{settings.task}: SAC on the privileged state")
+    env.close()
+    evaluate(settings, folder)
+
+
+def finish_round(settings: Settings, folder: Path, model: SAC, state: dict[str, Any], *, episodes: int) -> None:
+    """Play the selection episodes and keep the actor if none was better."""
+    save_actor(actor_path(settings, folder / "last"), model, {})
+    found = play(settings, folder / "last", SELECTION_SEEDS)
+    training = [episode["score"] for episode in list(model.ep_info_buffer)[-episodes:]]
+    record = {
+        "steps": model.num_timesteps,
+        "scores": found["score"],
+        "returns": found["return"],
+        "training_score": float(np.mean(training)),
+        "minutes": round(state["seconds"] / 60, 1),
+    }
+    state["records"].append(record)
+    quality = [float(np.mean(found["score"])), float(np.mean(found["return"]))]
+    if state["best"] is None or quality > state["best"]:
+        state["best"] = quality
+        save_actor(actor_path(settings, folder), model, {"steps": model.num_timesteps})
+    print(f"{model.num_timesteps} steps, {record['minutes']} min: {summary(found)}", flush=True)
+
+
+def evaluate(settings: Settings, folder: Path) -> None:
+    """Play fresh episodes with the best actor and write what came of it, and how it was made, into its file."""
+    path = actor_path(settings, folder)
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    defaults = {item.name: item.default for item in fields(Settings)}
+    options = [
+        f"--{name.replace('_', '-')} {value}"
+        for name, value in asdict(settings).items()
+        if name not in ("suite", "task") and value != defaults[name]
+    ]
+    tensors, metadata = load_checkpoint(path)
+    packages = (load_suite(settings.suite).distribution, "mujoco", "stable-baselines3", "torch")
+    metadata |= {
+        "settings": asdict(settings),
+        "command": " ".join([TRAIN_COMMAND.format(suite=settings.suite, task=settings.task), *options]),
+        "minutes": records[-1]["minutes"],
+        "versions": ", ".join(f"{package} {version(package)}" for package in packages),
+        "evaluation": play(settings, folder, EVALUATION_SEEDS),
+        "evaluation_each": play(settings, folder, EVALUATION_SEEDS, every_action=True),
+    }
+    save_checkpoint(path, tensors, metadata)
+    print(f"held for {settings.action_repeat}: {summary(metadata['evaluation'])}")
+    print(f"chosen at every simulated action: {summary(metadata['evaluation_each'])}", flush=True)
+
+
+def actor_path(settings: Settings, folder: Path) -> Path:
+    return folder / settings.suite / f"{settings.task}.safetensors"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the rl experts.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    training = commands.add_parser("train")
+    training.add_argument("suite")
+    training.add_argument("task")
+    training.add_argument("folder", type=Path)
+    for item in fields(Settings):
+        if item.name not in ("suite", "task"):
+            kind = str if item.name == "protocol" else float if isinstance(item.default, float) else int
+            training.add_argument(f"--{item.name.replace('_', '-')}", type=kind, default=item.default)
+    publishing = commands.add_parser("publish")
+    publishing.add_argument("folders", type=Path, nargs="*")
+    publishing.add_argument("--assets", type=Path, default=ASSETS)
+    arguments = vars(parser.parse_args())
+    if arguments.pop("command") == "publish":
+        publish(arguments["folders"], arguments["assets"])
+    else:
+        folder = arguments.pop("folder")
+        train(Settings(**arguments), folder)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -1,0 +1,100 @@
+"""robosuite, imported and built without its messages, its observations and its changes to the process."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from embodied.core.errors import MissingExtraError
+from embodied.envs.suites.robosuite.tasks import Task
+
+_LOGGER = "robosuite_logs"
+# The first it sets to `egl` whatever the user wants; the second it refuses unless CUDA_VISIBLE_DEVICES has it too.
+_VARIABLES = ("MUJOCO_GL", "MUJOCO_EGL_DEVICE_ID")
+
+
+def import_robosuite() -> Any:
+    """The package. The first controller of a fresh installation is compiled by numba, which takes some ten seconds.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        with _kept_environment(), _silent_logger():
+            import robosuite
+    except ImportError as error:
+        raise MissingExtraError("robosuite", "robosuite") from error
+    # It tells of every configuration file that it loads, and at each step of every joint that is near its limit.
+    logging.getLogger(_LOGGER).setLevel(logging.ERROR)
+    return robosuite
+
+
+def make_library_environment(task: str, found: Task, robot: str, controller: str, *, robomimic: bool) -> Any:
+    """The library's environment of a task.
+
+    Args:
+        task: its name.
+        found: what is known of it.
+        robot, controller: names.
+        robomimic: its protocol: see `simulation.RobosuiteSimulation`.
+
+    Raises:
+        MissingExtraError: robosuite is not installed.
+    """
+    robosuite = import_robosuite()
+    arm = robosuite.load_part_controller_config(default_controller=controller)
+    if robomimic:
+        arm["input_ref_frame"] = "world"
+    config = {"type": "BASIC", "body_parts": {"right": {**arm, "gripper": {"type": "GRIP"}}}}
+    environment = robosuite.make(
+        task,
+        robots=[robot] * found.arms,
+        controller_configs=[copy.deepcopy(config) for _ in range(found.arms)],
+        reward_shaping=found.dense and not robomimic,
+        horizon=found.horizon,
+        ignore_done=True,
+        hard_reset=False,
+        lite_physics=not robomimic,
+        use_camera_obs=False,
+        has_renderer=False,
+        has_offscreen_renderer=False,
+        renderer="mujoco",  # "none": no window is opened
+        seed=0,
+    )
+    # The library's observations cost a quarter of a step and are never looked at.
+    environment._observables = {}
+    environment.nut_id_to_sensors = environment.object_id_to_sensors = {}
+    return environment
+
+
+@contextmanager
+def _kept_environment() -> Iterator[None]:
+    kept = {name: os.environ.get(name) for name in _VARIABLES}
+    os.environ.pop("MUJOCO_EGL_DEVICE_ID", None)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _silent_logger() -> Iterator[None]:
+    """Its level is set by the import itself, so only a filter holds back what is said during it."""
+    logger = logging.getLogger(_LOGGER)
+
+    def nothing(record: logging.LogRecord) -> bool:
+        return False
+
+    logger.addFilter(nothing)
+    try:
+        yield
+    finally:
+        logger.removeFilter(nothing)

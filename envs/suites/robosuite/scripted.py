@@ -1,0 +1,166 @@
+"""What the scripts for robosuite's tasks share: an arm that is led from pose to pose, and the expert that runs one.
+
+A script is a generator of actions. It looks at the scene anew at each step, so noise on the actions does not carry it
+away, and begins again when it loses what it holds. Units: metres and radians, world frame; rotations are matrices whose
+columns are the axes of the gripper: x along which the fingers close, z where they point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+if TYPE_CHECKING:
+    from embodied.envs.suites.robosuite.simulation import RobosuiteSimulation
+
+OPEN, CLOSED = -1.0, 1.0
+Steps = Generator[np.ndarray, None, bool]
+Pose = tuple[np.ndarray, np.ndarray]
+_REACH, _TURN = 0.05, 0.5  # what an action of 1 asks for, metres and radians
+# Shares of an error that an action asks to close within its 50 ms; the controller achieves about a quarter of it.
+_POSITION_GAIN, _ROTATION_GAIN = 2.0, 1.5
+
+
+class Scene:
+    """The privileged state of a simulation, and what its arm has to do to get somewhere."""
+
+    def __init__(self, simulation: RobosuiteSimulation) -> None:
+        self.simulation = simulation
+        self._hand = simulation.hands[0]
+        self._bodies: dict[str, int] = {}
+
+    def position(self, body: str) -> np.ndarray:
+        """Of a body, [3]."""
+        return self.simulation.data.xpos[self._number(body)].copy()
+
+    def rotation(self, body: str) -> np.ndarray:
+        """Of a body, [3, 3]."""
+        return self.simulation.data.xmat[self._number(body)].reshape(3, 3).copy()
+
+    def joint(self, name: str) -> float:
+        """Angle or displacement of a joint."""
+        return float(self.simulation.data.joint(name).qpos[0])
+
+    def site(self, name: str) -> np.ndarray:
+        """Position of a site, [3]."""
+        return self.simulation.data.site(name).xpos.copy()
+
+    def anchor(self, joint: str) -> np.ndarray:
+        """A point on the axis of a hinge, [3]."""
+        return self.simulation.data.joint(joint).xanchor.copy()
+
+    def _number(self, body: str) -> int:
+        if body not in self._bodies:
+            self._bodies[body] = self.simulation.model.body(body).id
+        return self._bodies[body]
+
+    @property
+    def hand(self) -> np.ndarray:
+        """Where the point between the fingers is, [3]."""
+        return self.simulation.data.site_xpos[self._hand.site].copy()
+
+    @property
+    def hand_rotation(self) -> np.ndarray:
+        return self.simulation.data.site_xmat[self._hand.site].reshape(3, 3).copy()
+
+    @property
+    def dirt(self) -> np.ndarray:
+        """Where there is some left on Wipe's table, [K, 2]."""
+        return self.simulation.dirt
+
+    def towards(self, position: np.ndarray, rotation: np.ndarray, grip: float | None) -> np.ndarray:
+        """The action float32 [7], or [6] without a gripper, that leads to a pose."""
+        turn = Rotation.from_matrix(rotation @ self.hand_rotation.T).as_rotvec()
+        move = (position - self.hand) * (_POSITION_GAIN / _REACH)
+        action = np.concatenate([_limited(move), np.clip(turn * (_ROTATION_GAIN / _TURN), -1, 1)])
+        return np.append(action, [] if grip is None else grip).astype(np.float32)
+
+    def misses(self, position: np.ndarray, rotation: np.ndarray) -> tuple[float, float]:
+        """How far the hand is from a pose: metres, radians."""
+        turn = Rotation.from_matrix(rotation @ self.hand_rotation.T).magnitude()
+        return float(np.linalg.norm(position - self.hand)), float(turn)
+
+
+def move(
+    scene: Scene,
+    goal: Callable[[], Pose],
+    grip: float | None,
+    *,
+    within: float = 0.01,
+    turned: float = 0.1,
+    steps: int = 80,
+    unless: Callable[[], bool] = lambda: False,
+) -> Steps:
+    """Go to a pose that may move; returns whether the hand came within the tolerances.
+
+    Ends early, unsuccessful, after `steps` or when `unless` becomes true.
+    """
+    for _ in range(steps):
+        position, rotation = goal()
+        distance, angle = scene.misses(position, rotation)
+        if distance < within and angle < turned:
+            return True
+        if unless():
+            return False
+        yield scene.towards(position, rotation, grip)
+    return False
+
+
+def hold(scene: Scene, grip: float | None, steps: int) -> Steps:
+    """Stay where the hand is while the fingers move."""
+    position, rotation = scene.hand, scene.hand_rotation
+    for _ in range(steps):
+        yield scene.towards(position, rotation, grip)
+    return True
+
+
+def downward(closing: np.ndarray) -> np.ndarray:
+    """The rotation [3, 3] of a hand that points down and whose x axis has the direction, in the plane, of a vector."""
+    x = np.array([closing[0], closing[1], 0.0])
+    x /= np.linalg.norm(x)
+    z = np.array([0.0, 0.0, -1.0])
+    return np.stack([x, np.cross(z, x), z], axis=1)
+
+
+def nearest_to_y(*axes: np.ndarray) -> np.ndarray:
+    """Of several axes, in either direction, the one that turns the hand least: in the robot's first pose it is y."""
+    axis = max(axes, key=lambda axis: abs(axis[1]) / np.linalg.norm(axis[:2]))
+    return axis if axis[1] >= 0 else -axis
+
+
+def above(position: np.ndarray, height: float) -> np.ndarray:
+    """That many metres higher."""
+    return position + np.array([0.0, 0.0, height])
+
+
+def _limited(move: np.ndarray) -> np.ndarray:
+    """Straight to the goal: shortened as a whole where an element would leave [-1, 1]."""
+    return move / max(1.0, float(np.abs(move).max()))
+
+
+class ScriptedExpert:
+    """Runs a script, from its beginning at each reset and again when it ends without success; then it rests."""
+
+    def __init__(self, simulation: RobosuiteSimulation, script: Callable[[Scene], Steps]) -> None:
+        self._simulation, self._script = simulation, script
+        self._actions: Iterator[np.ndarray] = iter(())
+
+    def reset(self, seed: int) -> None:
+        self._actions = self._repeat()
+
+    def act(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
+        return next(self._actions)
+
+    def _repeat(self) -> Iterator[np.ndarray]:
+        scene = Scene(self._simulation)
+        grip = OPEN if self._simulation.spec.gripper else None
+        while True:
+            for action in self._script(scene):
+                yield action
+                grip = None if grip is None else float(action[-1])
+            yield from hold(scene, grip, 1)
+            while self._simulation.library._check_success():
+                yield from hold(scene, grip, 1)

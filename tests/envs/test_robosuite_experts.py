@@ -1,0 +1,118 @@
+"""Scripts for robosuite: they solve their tasks, also when they are pushed, and only look at the simulation."""
+
+from importlib.util import find_spec
+from math import cos, pi, sin
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+if find_spec("robosuite") is None:  # importing it would import MuJoCo before a GL library is chosen
+    pytest.skip("robosuite is not installed", allow_module_level=True)
+
+from embodied.core.errors import UsageError
+from embodied.core.seeding import numpy_generator
+from embodied.envs.registry import load_suite
+from embodied.envs.suites.robosuite.scripted import downward, nearest_to_y
+from embodied.envs.suites.robosuite.scripted_nuts import plan_turn
+from embodied.envs.suites.robosuite.scripts import SCRIPTS, scripted_expert
+
+pytestmark = pytest.mark.sim  # importing the library wants a GL library
+QUICK = ("Lift", "Door")
+
+
+def make(task, protocol=None, **options):
+    suite = load_suite("robosuite")
+    sim = suite.make(task, protocol=protocol, **options)
+    return sim, suite.make_expert("scripted", task, sim)
+
+
+def attempt(sim, expert, seed, noise=0.1, steps=None):
+    """Whether the task is done in the end, and the actions of the expert [T, A]."""
+    kicks = numpy_generator(seed, "action noise")
+    sim.reset(seed)
+    expert.reset(seed)
+    actions = []
+    for _ in range(steps or sim.spec.horizon):
+        actions.append(expert.act({}))
+        kick = kicks.normal(size=len(actions[-1])) * noise
+        kick[list(sim.spec.gripper)] = 0
+        progress = sim.step(np.clip(actions[-1] + kick, -1, 1).astype(np.float32))
+        if progress.failed or (progress.success and steps is None):
+            break
+    return progress.success, np.stack(actions)
+
+
+@pytest.mark.parametrize("task", [*QUICK, *(pytest.param(task, marks=pytest.mark.slow) for task in SCRIPTS)])
+def test_scripts_solve_their_tasks_under_noise(task):
+    sim, expert = make(task)
+    for seed in range(2):
+        success, actions = attempt(sim, expert, seed)
+        assert success, seed
+        assert len(actions) < sim.spec.horizon * 0.6
+        assert actions.dtype == np.float32
+        assert (np.abs(actions) <= 1).all()
+
+
+def test_an_expert_only_looks_and_does_the_same_again():
+    sim, expert = make("Lift")
+    _, first = attempt(sim, expert, 3)
+    sim.reset(4)
+    expert.reset(4)
+    before = sim.data.qpos.copy(), sim.data.qvel.copy(), sim.data.ctrl.copy(), sim.model.body_pos.copy()
+    for _ in range(3):
+        expert.act({})
+    after = sim.data.qpos, sim.data.qvel, sim.data.ctrl, sim.model.body_pos
+    assert all(np.array_equal(old, new) for old, new in zip(before, after, strict=True))
+    assert np.array_equal(attempt(sim, expert, 3)[1], first)
+
+
+def test_what_slips_is_fetched_again_and_what_is_done_is_kept():
+    sim, expert = make("Lift", protocol="robomimic")  # the episode goes on
+    assert attempt(sim, expert, 0, steps=40)[0]
+    sim.data.joint("cube_joint0").qpos[:3] = 0.02, 0.02, 0.82
+    sim.data.joint("cube_joint0").qvel[:] = 0
+    found = [sim.step(expert.act({})).success for _ in range(120)]
+    assert not found[0]
+    assert all(found[-40:])
+
+
+@pytest.mark.parametrize("name", ["SquareNut", "RoundNut"])
+def test_every_nut_can_be_turned_to_its_peg(name):
+    for angle in np.linspace(-pi, pi, 721):
+        handle = np.array([cos(angle), sin(angle), 0.0])
+        closing, turn = plan_turn(name, handle)
+        assert handle @ closing == pytest.approx(0, abs=1e-9)
+        assert abs(turn) <= 1.81
+        on_peg = angle + turn
+        assert cos(on_peg) < 0.01  # the handle does not point away from the robot
+        if name == "SquareNut":
+            assert sin(2 * on_peg) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_hand_points_down_and_closes_along_the_nearest_axis():
+    assert downward(np.array([0.0, 2.0, 5.0])).tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, -1]]
+    assert nearest_to_y(np.array([1.0, 0.1, 0.0]), np.array([0.1, -1.0, 0.0])).tolist() == [-0.1, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("task", "robot", "controller", "message"),
+    [
+        (
+            "ToolHang",
+            "Panda",
+            "OSC_POSE",
+            "ToolHang has no script: choose collect.expert=random, or one of Lift, Stack",
+        ),
+        ("Lift", "Sawyer", "OSC_POSE", "move a Panda with controller=OSC_POSE, not a Sawyer with OSC_POSE"),
+        ("Lift", "Panda", "JOINT_POSITION", "not a Panda with JOINT_POSITION"),
+    ],
+)
+def test_what_has_no_script_says_what_has(task, robot, controller, message):
+    with pytest.raises(UsageError, match=message):
+        scripted_expert(task, SimpleNamespace(spec=SimpleNamespace(robot=robot), controller=controller))
+
+
+def test_another_kind_of_expert_is_refused():
+    with pytest.raises(UsageError, match="'rl': choose one of scripted"):
+        load_suite("robosuite").make_expert("rl", "Lift", None)
