@@ -28,7 +28,8 @@ class CountingEnvironments:
         self.steps += 1
         ended = self.steps >= self.seeds
         success = ended & (self.seeds % 2 == 0)
-        return self.observe(), self.steps * 1.0, success, ended & ~success, {"success": success, "success_once": success, "score": success * 0.5}
+        infos = {"success": success, "success_once": success, "score": success * 0.5}
+        return self.observe(), self.steps * 1.0, success, ended & ~success, infos
 
 
 def reset_slots(environment, seeds):
