@@ -54,9 +54,15 @@ def test_without_a_suitable_python_it_says_what_to_install(tmp_path):
 def test_the_wheel_carries_config_and_encoder():
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = tool["package-data"]["*"]
+
+    def folder_of(package):
+        mapped = max((name for name in tool["package-dir"] if f"{package}.".startswith(f"{name}.")), key=len)
+        return ROOT / tool["package-dir"][mapped] / package.removeprefix(mapped).strip(".").replace(".", "/")
+
     for package in tool["packages"]:
-        folder = ROOT / tool["package-dir"].get(package, package.replace(".", "/"))
-        inner = {ROOT / other.replace(".", "/") for other in tool["packages"] if other.startswith(package + ".")}
+        folder = folder_of(package)
+        inner = {folder_of(other) for other in tool["packages"] if other.startswith(package + ".")}
+        assert any(folder.glob("*")), package
         for path in folder.rglob("*"):
             if path.suffix in (".py", ".pyc") or not path.is_file() or any(owner in path.parents for owner in inner):
                 continue

@@ -75,14 +75,18 @@ def test_debug_shows_the_traceback(capsys):
     assert "Traceback" in err
 
 
-@pytest.mark.parametrize("kind", ["envs", "tasks", "cameras", "encoders", "objectives", "policies", "heads", "experts"])
+@pytest.mark.parametrize(
+    "kind", ["envs", "tasks", "cameras", "encoders", "objectives", "policies", "heads", "experts", "shifts"]
+)
 def test_lists_for_machines(capsys, kind):
     code, out, _ = run(capsys, "list", kind, "--json")
     listed = json.loads(out)
     assert code == 0
     assert listed
     assert all(isinstance(text, str) and text for text in listed.values())
-    assert kind != "tasks" or len(listed) == 50
+    if kind == "tasks":
+        assert listed["env=metaworld task=hammer-v3"] == "hammer the nail into the box"
+        assert sum(name.startswith("env=metaworld ") for name in listed) == 50
 
 
 def test_lists_for_people(capsys):

@@ -267,12 +267,12 @@ def test_every_robot_moves_under_every_controller(robot, controller, arm):
     assert spec.gripper == (len(spec.action) - 1,)
     assert arm is None or len(spec.action) == arm + 1
     sim.reset(0)
-    before, first = sim.observe()[0], np.zeros(len(spec.action), np.float32)
-    first[0] = 1
+    before, action = sim.observe()[0], np.zeros(len(spec.action), np.float32)
+    moved, element = ("eef.x", 0) if controller.startswith("OSC") else (f"joint{len(action) - 1}.position", -2)
+    action[element] = 1  # the wrist, where something of a Sawyer's is in the way of its first joint
     for _ in range(10):
-        sim.step(first)
+        sim.step(action)
     after = sim.observe()[0]
-    moved = "joint1.position" if controller == "JOINT_POSITION" else "eef.x"
     assert (after - before)[spec.state.index(moved)] > 0.05
     assert np.isfinite(after).all()
 

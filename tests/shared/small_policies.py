@@ -1,0 +1,34 @@
+"""Small parts that tests of whole policies share."""
+
+import torch
+from torch import nn
+
+SMALL = {
+    "gmm": {"hidden": [16]},
+    "rnn_gmm": {"width": 16},
+    "act": {"width": 16, "heads": 2, "hidden": 32, "encoder_layers": 1, "vae_layers": 1},
+    "diffusion": {
+        "network_options": {"channels": [8, 16], "groups": 4, "kernel_size": 3, "time_width": 8},
+        "levels": 8,
+    },
+    "flow": {"network_options": {"channels": [8, 16], "groups": 4, "kernel_size": 3, "time_width": 8}},
+    "vq_bet": {"latent_dim": 8, "vq_hidden": 16, "width": 16, "depth": 1, "heads": 2, "codebook_steps": 0},
+    "bins": {"hidden": [16], "bins": 8, "decode": "sample"},
+}
+
+
+class TinyEncoder(nn.Module):
+    """Pooled feature = mean colour times a weight; tokens = the pixels."""
+
+    modality, width, grid, trainable = "image", 3, (8, 8), False
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def preprocess(self, frames):
+        return frames.permute(0, 3, 1, 2).float() / 255
+
+    def forward(self, images):
+        tokens = images.flatten(2).transpose(1, 2) * self.scale
+        return tokens, {"pooled": tokens.mean(1)}
