@@ -35,7 +35,7 @@ from embodied.envs.experts.rl import ASSETS, TRAIN_COMMAND, RLExpert
 from embodied.envs.registry import load_suite
 from embodied.envs.task_env import TaskEnv
 
-SELECTION_SEEDS, EVALUATION_SEEDS = range(1_000_000, 1_000_005), range(2_000_000, 2_000_020)
+SELECTION_SEEDS, EVALUATION_SEEDS = range(1_000_000, 1_000_010), range(2_000_000, 2_000_020)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +173,7 @@ def train(settings: Settings, folder: Path) -> None:
 
 
 def finish_round(settings: Settings, folder: Path, model: SAC, state: dict[str, Any], *, episodes: int) -> None:
-    """Play the selection episodes and keep the actor if none was better."""
+    """Play the selection episodes and keep the actor if none was better; of equals, to two digits, the last."""
     save_actor(actor_path(settings, folder / "last"), model, {})
     found = play(settings, folder / "last", SELECTION_SEEDS)
     training = [episode["score"] for episode in list(model.ep_info_buffer)[-episodes:]]
@@ -185,8 +185,8 @@ def finish_round(settings: Settings, folder: Path, model: SAC, state: dict[str, 
         "minutes": round(state["seconds"] / 60, 1),
     }
     state["records"].append(record)
-    quality = [float(np.mean(found["score"])), float(np.mean(found["return"]))]
-    if state["best"] is None or quality > state["best"]:
+    quality = [round(float(np.mean(found["score"])), 2), float(np.mean(found["success"]))]
+    if state["best"] is None or quality >= state["best"]:
         state["best"] = quality
         save_actor(actor_path(settings, folder), model, {"steps": model.num_timesteps})
     print(f"{model.num_timesteps} steps, {record['minutes']} min: {summary(found)}", flush=True)

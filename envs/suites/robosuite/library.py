@@ -62,10 +62,10 @@ def make_library_environment(task: str, found: Task, robot: str, controller: str
         use_camera_obs=False,
         has_renderer=False,
         has_offscreen_renderer=False,
-        renderer="mujoco",  # "none": no window is opened
+        renderer="mujoco",  # this one opens no window
         seed=0,
     )
-    # The library's observations cost a quarter of a step and are never looked at.
+    # Its observations, which it would look after at each physics step, are never looked at.
     environment._observables = {}
     environment.nut_id_to_sensors = environment.object_id_to_sensors = {}
     return environment

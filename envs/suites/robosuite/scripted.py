@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from embodied.envs.suites.robosuite.simulation import RobosuiteSimulation
 
 OPEN, CLOSED = -1.0, 1.0
+STEEP = 0.75  # sine of the angle above which an axis points up or down; of three axes at most one does
 Steps = Generator[np.ndarray, None, bool]
 Pose = tuple[np.ndarray, np.ndarray]
 _REACH, _TURN = 0.05, 0.5  # what an action of 1 asks for, metres and radians
@@ -71,11 +72,13 @@ class Scene:
         """Where there is some left on Wipe's table, [K, 2]."""
         return self.simulation.dirt
 
-    def towards(self, position: np.ndarray, rotation: np.ndarray, grip: float | None) -> np.ndarray:
-        """The action float32 [7], or [6] without a gripper, that leads to a pose."""
+    def towards(
+        self, position: np.ndarray, rotation: np.ndarray, grip: float | None, *, pace: float = 1.0
+    ) -> np.ndarray:
+        """The action float32 [7], or [6] without a gripper, that leads to a pose; at most `pace` of each way."""
         turn = Rotation.from_matrix(rotation @ self.hand_rotation.T).as_rotvec()
         move = (position - self.hand) * (_POSITION_GAIN / _REACH)
-        action = np.concatenate([_limited(move), np.clip(turn * (_ROTATION_GAIN / _TURN), -1, 1)])
+        action = np.clip(np.concatenate([move, turn * (_ROTATION_GAIN / _TURN)]), -pace, pace)
         return np.append(action, [] if grip is None else grip).astype(np.float32)
 
     def misses(self, position: np.ndarray, rotation: np.ndarray) -> tuple[float, float]:
@@ -92,26 +95,21 @@ def move(
     within: float = 0.01,
     turned: float = 0.1,
     steps: int = 80,
-    unless: Callable[[], bool] = lambda: False,
+    pace: float = 1.0,
 ) -> Steps:
-    """Go to a pose that may move; returns whether the hand came within the tolerances.
-
-    Ends early, unsuccessful, after `steps` or when `unless` becomes true.
-    """
+    """Go to a pose that may move; returns whether the hand came within the tolerances in that many steps."""
     for _ in range(steps):
         position, rotation = goal()
         distance, angle = scene.misses(position, rotation)
         if distance < within and angle < turned:
             return True
-        if unless():
-            return False
-        yield scene.towards(position, rotation, grip)
+        yield scene.towards(position, rotation, grip, pace=pace)
     return False
 
 
-def hold(scene: Scene, grip: float | None, steps: int) -> Steps:
+def hold(scene: Scene, rotation: np.ndarray, grip: float | None, steps: int) -> Steps:
     """Stay where the hand is while the fingers move."""
-    position, rotation = scene.hand, scene.hand_rotation
+    position = scene.hand
     for _ in range(steps):
         yield scene.towards(position, rotation, grip)
     return True
@@ -126,8 +124,12 @@ def downward(closing: np.ndarray) -> np.ndarray:
 
 
 def nearest_to_y(*axes: np.ndarray) -> np.ndarray:
-    """Of several axes, in either direction, the one that turns the hand least: in the robot's first pose it is y."""
-    axis = max(axes, key=lambda axis: abs(axis[1]) / np.linalg.norm(axis[:2]))
+    """Of several axes, in either direction, the one that turns the hand least: in the robot's first pose it is y.
+
+    Those that point up or down are left out; not all may.
+    """
+    level = [axis / np.linalg.norm(axis[:2]) for axis in axes if abs(axis[2]) < STEEP * np.linalg.norm(axis)]
+    axis = max(level, key=lambda axis: abs(axis[1]))
     return axis if axis[1] >= 0 else -axis
 
 
@@ -136,17 +138,12 @@ def above(position: np.ndarray, height: float) -> np.ndarray:
     return position + np.array([0.0, 0.0, height])
 
 
-def _limited(move: np.ndarray) -> np.ndarray:
-    """Straight to the goal: shortened as a whole where an element would leave [-1, 1]."""
-    return move / max(1.0, float(np.abs(move).max()))
-
-
 class ScriptedExpert:
     """Runs a script, from its beginning at each reset and again when it ends without success; then it rests."""
 
     def __init__(self, simulation: RobosuiteSimulation, script: Callable[[Scene], Steps]) -> None:
         self._simulation, self._script = simulation, script
-        self._actions: Iterator[np.ndarray] = iter(())
+        self._actions = self._repeat()
 
     def reset(self, seed: int) -> None:
         self._actions = self._repeat()
@@ -161,6 +158,6 @@ class ScriptedExpert:
             for action in self._script(scene):
                 yield action
                 grip = None if grip is None else float(action[-1])
-            yield from hold(scene, grip, 1)
+            yield from hold(scene, scene.hand_rotation, grip, 1)
             while self._simulation.library._check_success():
-                yield from hold(scene, grip, 1)
+                yield from hold(scene, scene.hand_rotation, grip, 1)

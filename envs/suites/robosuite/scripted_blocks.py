@@ -19,11 +19,13 @@ from embodied.envs.suites.robosuite.scripted import (
 )
 
 _LOST = 0.05  # metres that a held thing may slip before the script begins again
+# Where the hand passes between two things: on the straight way the arm would stretch and the wrist turn till they stop.
+_BETWEEN = np.array([-0.05, -0.1, 1.05])
 
 
 def lift(scene: Scene) -> Steps:
     """Grasp the cube and raise it."""
-    axes = scene.rotation("cube_main").T[:2]
+    axes = scene.rotation("cube_main").T
     if not (yield from grasp(scene, lambda: scene.position("cube_main"), nearest_to_y(*axes))):
         return False
     return (yield from carry(scene, "cube_main", above(scene.position("cube_main"), 0.1)))
@@ -32,7 +34,7 @@ def lift(scene: Scene) -> Steps:
 def stack(scene: Scene) -> Steps:
     """Put the red cube on the green one."""
     red, green = "cubeA_main", "cubeB_main"
-    axes = scene.rotation(red).T[:2]
+    axes = scene.rotation(red).T
     if not (yield from grasp(scene, lambda: scene.position(red), nearest_to_y(*axes))):
         return False
     height = 0.02 + 0.025  # half of either cube
@@ -56,12 +58,12 @@ def grasp(scene: Scene, place: Callable[[], np.ndarray], closing: np.ndarray, *,
         return False
     if not (yield from move(scene, lambda: (place(), rotation), OPEN, within=0.01, steps=30)):
         return False
-    return (yield from hold(scene, CLOSED, 10))
+    return (yield from hold(scene, rotation, CLOSED, 10))
 
 
 def carry(scene: Scene, body: str, goal: np.ndarray, *, within: float = 0.015, steps: int = 80) -> Steps:
     """Bring what is held to a place, without turning it; unsuccessful when it slips out of the hand."""
-    rotation, grip = scene.hand_rotation, scene.position(body) - scene.hand
+    rotation, grip = downward(scene.hand_rotation[:, 0]), scene.position(body) - scene.hand
 
     def slipped() -> bool:
         return bool(np.linalg.norm(scene.position(body) - scene.hand - grip) > _LOST)
@@ -76,9 +78,16 @@ def carry(scene: Scene, body: str, goal: np.ndarray, *, within: float = 0.015, s
     return False
 
 
-def let_go(scene: Scene, *, up: float = 0.1) -> Steps:
+def let_go(scene: Scene, *, up: float = 0.1, pace: float = 1.0) -> Steps:
     """Open the hand and raise it."""
-    yield from hold(scene, OPEN, 4)
-    top, rotation = above(scene.hand, up), scene.hand_rotation
-    yield from move(scene, lambda: (top, rotation), OPEN, within=0.03, turned=1.0, steps=20)
+    rotation = downward(scene.hand_rotation[:, 0])
+    yield from hold(scene, rotation, OPEN, 4)
+    top = above(scene.hand, up)
+    yield from move(scene, lambda: (top, rotation), OPEN, within=0.03, turned=1.0, steps=20, pace=pace)
     return True
+
+
+def step_back(scene: Scene) -> Steps:
+    """Come near the robot, with the wrist about as in its first pose."""
+    rotation = downward(np.array([0.0, 1.0, 0.0]))
+    return (yield from move(scene, lambda: (_BETWEEN, rotation), OPEN, within=0.08, turned=0.5, steps=120, pace=0.4))

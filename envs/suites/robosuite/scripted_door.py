@@ -24,7 +24,7 @@ def open_door(scene: Scene) -> Steps:
             )
         ):
             return False
-    yield from hold(scene, CLOSED, 10)
+    yield from hold(scene, _grip(scene), CLOSED, 10)
     for _ in range(60):
         if scene.joint("Door_latch_joint") > _PRESSED or _lost(scene):
             break

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from embodied.envs.suites.robosuite.scripted import OPEN, Scene, Steps, above, downward, move, nearest_to_y
-from embodied.envs.suites.robosuite.scripted_blocks import carry, grasp, let_go
+from embodied.envs.suites.robosuite.scripted import STEEP, Scene, Steps, above, nearest_to_y
+from embodied.envs.suites.robosuite.scripted_blocks import carry, grasp, let_go, step_back
 from embodied.envs.suites.robosuite.tasks import GROCERIES
 
 _FLOOR, _WALL = 0.82, 0.9  # heights in the bins, metres
@@ -19,7 +19,7 @@ class _Grocery(NamedTuple):
 
     below, top: from its origin down to its bottom and up to its top. grip: up to where it is held; at most 4 cm below
     the top, where the palm meets it. sides: which of its axes the fingers may close along. beside: from the middle of
-    its quarter to where it is put.
+    its quarter to where it is put: the far ones are at the end of the arm's reach.
     """
 
     below: float
@@ -31,14 +31,10 @@ class _Grocery(NamedTuple):
 
 _SHAPES = {
     "Milk": _Grocery(below=0.061, top=0.083, grip=0.055),
-    "Bread": _Grocery(below=0.023, top=0.025, grip=0.0),
+    "Bread": _Grocery(below=0.023, top=0.025, grip=0.0, beside=(-0.04, -0.03)),
     "Cereal": _Grocery(below=0.075, top=0.075, grip=0.045, sides=(1,)),
-    "Can": _Grocery(below=0.04, top=0.04, grip=0.01, beside=(-0.04, -0.045)),  # its middle is at the end of the reach
+    "Can": _Grocery(below=0.04, top=0.04, grip=0.01, beside=(-0.053, -0.078)),
 }
-_Y = np.array([0.0, 1.0, 0.0])
-_BETWEEN = np.array(
-    [-0.05, -0.1, 1.05]
-)  # where the hand passes from bin to bin: the straight way overstretches the arm
 _TALLEST_FIRST = ("Cereal", "Milk", "Can", "Bread")  # an open hand that reaches for the bread would tip the others over
 
 
@@ -55,7 +51,7 @@ def place_groceries(scene: Scene) -> Steps:
     """Bring them home one after the other."""
     for name in _TALLEST_FIRST:
         if not _at_home(scene, name):
-            yield from move(scene, lambda: (_BETWEEN, downward(_Y)), OPEN, within=0.08, turned=0.5)
+            yield from step_back(scene)
             yield from _place(scene, name)
     return all(_at_home(scene, name) for name in GROCERIES)
 
@@ -63,20 +59,21 @@ def place_groceries(scene: Scene) -> Steps:
 def _place(scene: Scene, name: str) -> Steps:
     body, shape = f"{name}_main", _SHAPES[name]
     axes = scene.rotation(body).T
-    sides = [axes[side] for side in shape.sides if abs(axes[side][2]) < 0.7]  # others point up or down: it has fallen
+    sides = [axes[side] for side in shape.sides if abs(axes[side][2]) < STEEP]  # others point up or down: it has fallen
     if not sides:
         return False
-    grip = shape.grip if axes[2][2] > 0.7 else 0.0
+    grip = shape.grip if axes[2][2] > STEEP else 0.0
     over = shape.top - grip + 0.05
     if not (yield from grasp(scene, lambda: above(scene.position(body), grip), nearest_to_y(*sides), over=over)):
         return False
     home = scene.simulation.library.target_bin_placements[GROCERIES.index(name), :2] + shape.beside
-    high, low = _WALL + shape.below + 0.04, _FLOOR + shape.below + 0.015
+    high = _WALL + shape.below + 0.04
+    low = max(_FLOOR + shape.below + 0.03, _WALL + 0.03 - shape.grip)  # the fingers open above the walls
     here = scene.position(body)
-    for goal, within in (((*here[:2], high), 0.02), ((*home, high), 0.02), ((*home, low), 0.015)):
+    for goal, within in (((*here[:2], high), 0.02), ((*home, high), 0.02), ((*home, low), 0.01)):
         if not (yield from carry(scene, body, np.array(goal), within=within)):
             return False
-    return (yield from let_go(scene))
+    return (yield from let_go(scene, up=0.05, pace=0.4))
 
 
 def _at_home(scene: Scene, name: str) -> bool:

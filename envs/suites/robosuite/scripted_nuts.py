@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import atan2, pi
+from itertools import product
+from math import atan2, cos, hypot, pi, sin
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from embodied.envs.suites.robosuite.scripted import CLOSED, Scene, Steps, downward
-from embodied.envs.suites.robosuite.scripted_blocks import grasp, let_go
+from embodied.envs.suites.robosuite.scripted_blocks import grasp, let_go, step_back
 from embodied.envs.suites.robosuite.tasks import NUTS
 
 _PEGS = {"SquareNut": "peg1", "RoundNut": "peg2"}
 _PEG_TOP = 0.95  # metres
-_LEAST, _MOST = -1.9, 2.8  # radians by which the wrist can be turned from the robot's first pose
-_SIDEWAYS = 1.8  # radians: the yaw of a round nut's handle that points just a little back to the robot
+_LEAST, _MOST = -2.0, 3.4  # radians by which the wrist can be turned from the robot's first pose
+_AT_ONCE = 2.9  # radians by which the hand can be turned with certainty of the way round
+# Ways to turn a nut that fits its peg; of the round one's, as many as are worth a thought.
+_FITS = {"SquareNut": 4, "RoundNut": 24}
+_HANDLE = 0.06  # metres from a nut's middle to its handle
+_NEAR = 0.75  # metres from the robot's base where the arm is not stretched yet
+_FAR = 100.0  # radians of turning that are better than a metre more
 
 
 def thread_nut(name: str) -> Callable[[Scene], Steps]:
@@ -31,54 +37,54 @@ def thread_nuts(scene: Scene) -> Steps:
     """Bring both onto their pegs, one after the other."""
     for name in NUTS:
         if not _threaded(scene, name):
+            yield from step_back(scene)
             yield from _thread(scene, name)
     return all(_threaded(scene, name) for name in NUTS)
 
 
 def _thread(scene: Scene, name: str) -> Steps:
     body, handle = f"{name}_main", f"{name}_handle_site"
-    closing, turn = plan_turn(name, scene.rotation(body)[:, 0])
+    peg = scene.position(_PEGS[name])
+    closing, turn = plan_turn(name, scene.rotation(body)[:, 0], peg - scene.position("robot0_base"))
     if not (yield from grasp(scene, lambda: scene.site(handle), closing)):
         return False
-    yaw = _yaw(scene.rotation(body)[:, 0]) + turn
+    start = _yaw(scene.rotation(body)[:, 0])
+    yaw = start + turn
     if name == "SquareNut":
         yaw = round(yaw / (pi / 2)) * pi / 2  # it turned a little when the fingers closed
-    here, peg = scene.position(body), scene.position(_PEGS[name])
-    for goal, within, turned in (
-        ((*here[:2], _PEG_TOP + 0.1), 0.03, 3.0),
-        ((*peg[:2], _PEG_TOP + 0.1), 0.015, 0.1),
-        ((*peg[:2], _PEG_TOP + 0.03), 0.006, 0.06),
-        ((*peg[:2], _PEG_TOP - 0.02), 0.012, 0.5),
+    here = scene.position(body)
+    # Half of the turn at first: a whole one may be more than half way round, and would go the other way.
+    for goal, angle, within, turned in (
+        ((*here[:2], _PEG_TOP + 0.1), (start + yaw) / 2, 0.03, 0.5),
+        ((*peg[:2], _PEG_TOP + 0.1), yaw, 0.015, 0.1),
+        ((*peg[:2], _PEG_TOP + 0.03), yaw, 0.006, 0.06),
+        ((*peg[:2], _PEG_TOP - 0.02), yaw, 0.012, 0.5),
     ):
-        if not (yield from _bring(scene, name, np.array(goal), yaw, within=within, turned=turned)):
+        if not (yield from _bring(scene, name, np.array(goal), angle, within=within, turned=turned)):
             return False
     return (yield from let_go(scene))
 
 
-def plan_turn(name: str, handle: np.ndarray) -> tuple[np.ndarray, float]:
-    """Along which direction [3] to close, and by how much to turn the nut then, for the least turn of the wrist.
+def plan_turn(name: str, handle: np.ndarray, peg: np.ndarray) -> tuple[np.ndarray, float]:
+    """Along which direction [3] to close, and by how much to turn the nut then.
 
-    On the peg the handle must not point away from the robot: the hand would have to be out of its reach.
+    For the least turn of the wrist, with the handle, and so the hand, not at the far side of the peg, where the arm
+    would have to be all but straight: from there it does not come back.
 
     Args:
         name: of the nut.
         handle: the direction from its middle to its handle, [3].
+        peg: where it goes as seen from the base of the robot, metres, [3].
     """
-    yaw = _yaw(handle)
-    if name == "SquareNut":
-        turns = [_difference(wanted, yaw) for wanted in (pi / 2, pi, -pi / 2)]
-    elif abs(yaw) > _SIDEWAYS:
-        turns = [0.0]
-    else:
-        turns = [_difference(wanted, yaw) for wanted in (_SIDEWAYS, -_SIDEWAYS)]
+    yaw, steps = _yaw(handle), _FITS[name]
     across = np.array([-handle[1], handle[0], 0.0])
-    plans = [
-        (abs(turn) + 0.3 * abs(wrist), turn, axis)
-        for axis in (across, -across)
-        if _LEAST < (wrist := _difference(_yaw(axis), pi / 2)) < _MOST
-        for turn in turns
-        if _LEAST < wrist + turn < _MOST
-    ]
+    plans = []
+    for axis, step in product((across, -across), range(-steps, steps + 1)):
+        fit = 2 * pi * step / steps  # of the nut on the peg
+        wrist, turn = _difference(_yaw(axis), pi / 2), fit - yaw
+        if _LEAST < wrist < _AT_ONCE and _LEAST < wrist + turn < _MOST:
+            reach = hypot(peg[0] + _HANDLE * cos(fit), peg[1] + _HANDLE * sin(fit))
+            plans.append((abs(turn) + 0.3 * abs(wrist) + _FAR * max(0.0, reach - _NEAR), turn, axis))
     _, turn, closing = min(plans, key=lambda plan: plan[0])
     return closing, turn
 

@@ -122,7 +122,7 @@ class RobosuiteSimulation:
         for _ in range(1, int(library.control_timestep / library.model_timestep)):
             before()
             for hand in self.hands:
-                hand.drive(sim.data)
+                hand.drive(self.data)
             after()
         library.cur_time += library.control_timestep
         reward, ended, _ = library._post_action(action)
