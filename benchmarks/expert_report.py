@@ -26,10 +26,11 @@ the action. Trained by this project with SAC (arXiv 1812.05905; stable-baselines
 Score: what the suite reports of an episode (dmc: return / 1000), over 20 episodes of fresh seeds, the most likely
 action, the actor as it is here. "held": at the action repeat of the training; "each": choosing anew at every simulated
 action. Success: the suite's rule. Steps are the environment's, one simulates "repeat" actions; the actor is that of the
-round whose selection episodes (other seeds) went best. `curves.png`: all rounds.
+round whose selection episodes (other seeds) went best. "Choice": how many those were; the commands now play 10 and may
+keep another round. `curves.png`: all rounds.
 
-| suite | task | score, held: mean (lowest) | success | score, each: mean (lowest) | steps | repeat | seed |
-| --- | --- | --- | --- | --- | --- | --- | --- |
+| suite | task | score, held: mean (lowest) | success | score, each: mean (lowest) | steps | choice | repeat | seed |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -75,8 +76,8 @@ def _save(figure: Figure, axes: Axes, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=120)
 
 
-def publish(folders: list[Path], assets: Path) -> None:
-    """Copy the actors of finished trainings to `assets` and write its card."""
+def publish(folders: list[Path], assets: Path, *, note: str = "") -> None:
+    """Copy the actors of finished trainings to `assets` and write its card; `note`: what the numbers do not say."""
     for folder in folders:
         for path in sorted(folder.glob("*/*.safetensors")):
             tensors, metadata = load_checkpoint(path)
@@ -84,30 +85,32 @@ def publish(folders: list[Path], assets: Path) -> None:
                 raise UserError(f"the training in {folder} is not finished: run its command again")
             records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
             metadata["curve"] = [{"steps": record["steps"], "scores": record["scores"]} for record in records]
-            save_checkpoint(assets / path.parent.name / path.name, tensors, metadata)
+            save_checkpoint(assets / path.parent.name / path.name, tensors, {**metadata, "note": note})
     write_card(assets)
 
 
 def write_card(assets: Path) -> None:
     """README.md and curves.png of a folder of actors, from their metadata."""
-    rows, commands, curves, unsolved = [], [], {}, []
+    rows, notes, commands, curves = [], [], [], {}
     for path in sorted(assets.glob("*/*.safetensors")):
         metadata = load_actor(path)[1]
-        settings = metadata["settings"]
-        curves[f"{settings['suite']} {settings['task']}"] = metadata["curve"]
+        settings, curve = metadata["settings"], metadata["curve"]
+        name = f"{settings['suite']} {settings['task']}"
         held, each = metadata["evaluation"], metadata["evaluation_each"]
-        if np.mean(held["success"]) < 0.5:
-            unsolved.append(f"{settings['suite']} {settings['task']}")
         rows.append(
             f"| {settings['suite']} | {settings['task']} | {_spread(held['score'])} | {_rate(held['success'])} "
-            f"| {_spread(each['score'])} | {metadata['steps']} | {settings['action_repeat']} | {settings['seed']} |"
+            f"| {_spread(each['score'])} | {metadata['steps']} | {len(curve[-1]['scores'])} "
+            f"| {settings['action_repeat']} | {settings['seed']} |"
         )
+        if np.mean(held["success"]) < 0.5:
+            notes.append(f"{name}: not solved, trained too briefly; its command with more `--steps` goes further.")
+        if metadata["note"]:
+            notes.append(f"{name}: {metadata['note']}")
         commands.append(f"{metadata['command']}    # {metadata['minutes']:.0f} min on one core; {metadata['versions']}")
-    text = CARD_HEAD + "\n".join(rows)
-    if unsolved:
-        text += f"\n\nBelow the suite's rule in most episodes: {', '.join(unsolved)}. More `--steps` go on from here."
+        curves[name] = curve
     draw_curves(curves, assets / "curves.png")
-    write_text(assets / "README.md", text + "\n\nCommands:\n\n" + "\n".join(f"    {line}" for line in commands) + "\n")
+    text = CARD_HEAD + "\n".join(rows) + "\n\n" + "".join(f"- {line}\n" for line in notes)
+    write_text(assets / "README.md", text + "\nCommands:\n\n" + "\n".join(f"    {line}" for line in commands) + "\n")
 
 
 def _spread(scores: Sequence[float]) -> str:

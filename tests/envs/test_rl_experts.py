@@ -177,9 +177,11 @@ def test_a_training_saves_the_actor_it_evaluates_and_publishes_it(trainer, tmp_p
     assert "--seed 1" in metadata["command"]
     assert len(metadata["evaluation"]["score"]) == 3
     assert (tmp_path / "run/curve.png").read_bytes().startswith(b"\x89PNG")
-    trainer.publish([tmp_path / "run"], tmp_path / "assets")
+    trainer.publish([tmp_path / "run"], tmp_path / "assets", note="never swings")
     card = (tmp_path / "assets/README.md").read_text()
     assert "| dmc | pendulum_swingup |" in card
+    assert "dmc pendulum_swingup: not solved" in card
+    assert "dmc pendulum_swingup: never swings" in card
     assert metadata["command"] in card
     assert (tmp_path / "assets/curves.png").read_bytes().startswith(b"\x89PNG")
     assert tasks_with_actor("dmc", assets=tmp_path / "assets") == ["pendulum_swingup"]
