@@ -1,7 +1,7 @@
 """Trains the rl experts: SAC (Haarnoja et al. 2018, arXiv 1812.05905; stable-baselines3's) on the privileged state.
 
     python benchmarks/train_experts.py train dmc walker_walk FOLDER       # again: goes on where it stopped
-    python benchmarks/train_experts.py publish FOLDER...                  # actors and their card: envs/experts/assets
+    python benchmarks/train_experts.py publish FOLDER... [--note TEXT]    # actors and their card: envs/experts/assets
 
 For any task of any suite; needs stable-baselines3. `train` writes to FOLDER: checkpoint.pt (every round), log.jsonl,
 curve.png, and <suite>/<task>.safetensors, the actor of the round whose selection episodes went best, with its
@@ -24,6 +24,7 @@ import torch
 from expert_checkpoint import load_training, save_training
 from expert_report import draw_curve, publish, summary
 from stable_baselines3 import SAC
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 
 from embodied.core.checkpoint import load_checkpoint, save_checkpoint
@@ -103,7 +104,7 @@ def make_env(settings: Settings, *, every_action: bool = False) -> TaskEnv:
 
 
 def make_model(settings: Settings, env: StateEnv) -> SAC:
-    return SAC(
+    model = SAC(
         "MlpPolicy",
         Monitor(env, info_keywords=("score",)),
         learning_rate=settings.learning_rate,
@@ -117,15 +118,20 @@ def make_model(settings: Settings, env: StateEnv) -> SAC:
         seed=settings.seed,
         device="cpu",
     )
+    model.set_logger(Logger(None, []))  # its own would make a folder in /tmp at every round
+    return model
+
+
+def actor_path(settings: Settings, folder: Path) -> Path:
+    return folder / settings.suite / f"{settings.task}.safetensors"
 
 
 def save_actor(path: Path, model: SAC, metadata: dict[str, Any]) -> None:
     """The mean of the policy as float16 weights, for `RLExpert`."""
     actor = model.actor
     layers = [layer for layer in (*actor.latent_pi, actor.mu) if isinstance(layer, torch.nn.Linear)]
-    tensors = {}
-    for number, layer in enumerate(layers):
-        tensors.update({f"{number}.weight": layer.weight.half(), f"{number}.bias": layer.bias.half()})
+    tensors = {f"{number}.weight": layer.weight.half() for number, layer in enumerate(layers)}
+    tensors |= {f"{number}.bias": layer.bias.half() for number, layer in enumerate(layers)}
     save_checkpoint(path, tensors, metadata)
 
 
@@ -168,7 +174,6 @@ def train(settings: Settings, folder: Path) -> None:
         save_training(checkpoint, model, extra={**state, "settings": asdict(settings)})
         write_text(folder / "log.jsonl", "".join(f"{json.dumps(record)}\n" for record in state["records"]))
         draw_curve(state["records"], folder / "curve.png", title=f"{settings.task}: SAC on the privileged state")
-    env.close()
     evaluate(settings, folder)
 
 
@@ -213,12 +218,7 @@ def evaluate(settings: Settings, folder: Path) -> None:
         "evaluation_each": play(settings, folder, EVALUATION_SEEDS, every_action=True),
     }
     save_checkpoint(path, tensors, metadata)
-    print(f"held for {settings.action_repeat}: {summary(metadata['evaluation'])}")
-    print(f"chosen at every simulated action: {summary(metadata['evaluation_each'])}", flush=True)
-
-
-def actor_path(settings: Settings, folder: Path) -> Path:
-    return folder / settings.suite / f"{settings.task}.safetensors"
+    print(f"{summary(metadata['evaluation'])}; each action chosen: {summary(metadata['evaluation_each'])}", flush=True)
 
 
 def main() -> None:
@@ -235,12 +235,12 @@ def main() -> None:
     publishing = commands.add_parser("publish")
     publishing.add_argument("folders", type=Path, nargs="*")
     publishing.add_argument("--assets", type=Path, default=ASSETS)
+    publishing.add_argument("--note", default="", help="for the card")
     arguments = vars(parser.parse_args())
     if arguments.pop("command") == "publish":
-        publish(arguments["folders"], arguments["assets"])
+        publish(**arguments)
     else:
-        folder = arguments.pop("folder")
-        train(Settings(**arguments), folder)
+        train(folder=arguments.pop("folder"), settings=Settings(**arguments))
 
 
 if __name__ == "__main__":

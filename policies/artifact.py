@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from embodied.core.checkpoint import load_checkpoint
 from embodied.core.errors import UserError
 from embodied.encoders.artifact import fingerprint
 from embodied.encoders.load import load_encoder
+from embodied.policies.action_space import ActionNormalizer
 
 TRUSTED_PACKAGE = "embodied.policies."  # a checkpoint may name classes in here only: it is not code
 
@@ -25,8 +26,9 @@ def describe_policy(
 
     Args:
         target: import path of the policy class.
-        arguments: JSON-able keyword arguments beside the encoder.
-        encoder: `spec`, `seed`, `state_dim` as `load_encoder` takes them, and `fingerprint` (empty if trainable).
+        arguments: JSON-able keyword arguments beside the encoder: with the action space, and what chunks mean.
+        encoder: `spec`, `seed`, `state_dim` as `load_encoder` takes them, and `fingerprint` (empty if the policy file
+            has all of its weights).
         env: options of the environment it was trained for.
     """
     return {"target": target, "arguments": dict(arguments), "encoder": dict(encoder), "env": dict(env)}
@@ -58,5 +60,16 @@ def load_policy(path: str | Path, *, device: torch.device) -> tuple[nn.Module, d
             f"fingerprint {named['fingerprint'][:12]}, or train again"
         )
     policy = build_policy(metadata, encoder)
+    _require_statistics(policy, tensors, path)
     policy.load_trained_tensors(tensors)  # type: ignore[operator]
     return policy.to(device).eval(), metadata
+
+
+def _require_statistics(policy: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """What normalises the actions came with the file, and was measured."""
+    if isinstance(getattr(policy, "normalizer", None), ActionNormalizer):
+        names = [f"normalizer.{name}" for name in ("offset", "scale", "fitted")]
+        if not all(name in tensors for name in names) or not bool(tensors[names[-1]]):
+            raise UserError(f"{path} holds no statistics of the actions it was trained on: train the policy again")
+        if not all(bool(tensors[name].isfinite().all()) for name in names[:-1]):
+            raise UserError(f"{path} holds statistics of actions that are no finite numbers: train the policy again")

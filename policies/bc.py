@@ -1,132 +1,169 @@
 """Behaviour cloning on the features of an encoder.
 
-Legend: B batch, T frames of history, N tokens, D width, V vector width, P proprioception, A action.
+Legend: B batch, T moments of history, V values of a feature (or N tokens of width V), P proprioception, M moments that
+the head reads, H chunk, A action.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from embodied.core.errors import UsageError
-from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, FEATURES, INPUTS, STATE, image_key
-from embodied.policies.heads.mlp import BatchNormMLP
-from embodied.policies.necks.flare import flare
-from embodied.policies.necks.spatial import ConvNeck
+from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, FEATURES, INPUTS, PAD_MASK, STATE, image_key
+from embodied.policies.action_space import ActionNormalizer, ActionSpace, Kind, action_kind
+from embodied.policies.assembly import HEADS, assemble
+from embodied.policies.chunk_execution import episode_keys
+from embodied.policies.controller import Controller, build_controller
+from embodied.policies.heads.ema import EMA
+from embodied.policies.planning import act_on, initial_plans
+from embodied.policies.tuning import Tune, tuned_copy
 
-HEADS = {
-    "mlp": "VC-1 head: pooled feature, frame differences, input BatchNorm, MLP 256x3",
-    "conv": "Theia head: token grid, three convolutions, BatchNorm MLP",
-}
+__all__ = ["HEADS", "BCPolicy"]
 
 
 class BCPolicy(nn.Module):
-    """Mean-squared-error behaviour cloning (CortexBench protocol) from an encoder's features and proprioception.
+    """Behaviour cloning by any action head from an encoder's features and proprioception.
 
-    The encoder is part of the policy: `act` takes raw observations. Its weights are saved with the policy only when it
-    is trainable (`encoder.trainable`); a frozen one is named by its fingerprint in the policy artifact.
+    The encoder is part of the policy: `act` takes raw observations. What of it learns is saved with the policy; the
+    frozen rest is named by its fingerprint in the policy artifact.
 
     Args:
         encoder: see `core.protocols.Encoder`; a frozen one must be frozen by the caller.
-        camera: which frames an image encoder reads.
+        camera: which frames an image encoder reads; features of several cameras are put side by side.
         proprioception_dim: P, 0 to ignore `observation.state`.
         action_dim: A.
-        head: see `HEADS`.
-        feature: the encoder output to use; None takes `pooled` for `mlp` and `tokens` for `conv`.
-        history: T, at least 1; at the start of an episode the first frame is repeated.
-        hidden: widths of the MLP.
-        channels, bottleneck: see `ConvNeck`.
-        feature_shape: shape of one frame's feature, [V] or [N, D].
+        feature_shape: shape of one frame's feature, [V] or [N, V], all cameras together.
+        head, neck, feature, history, chunk, execute, ensemble, ema: see `assembly.assemble`.
+        head_options, neck_options: further arguments of the two.
+        hidden: widths of the MLP of `mlp` and `conv`.
+        channels, bottleneck: of `neck=spatial`, see `ConvNeck`.
+        proprioception_width: a linear layer maps proprioception to so many values; None: none.
+        actions: see `ActionNormalizer`; None: `minmax` for heads with bounded actions, `zscore` for others.
+        action_space: `ActionSpace.record` of the environment.
+        action_mask: True = this robot has the dimension, [A]; None: it has all.
+        tune, tune_rank, tune_layers: see `tuning.tuned_copy`.
     """
 
     def __init__(
         self,
         encoder: nn.Module,
         *,
-        camera: str,
+        camera: str | Sequence[str],
         proprioception_dim: int,
         action_dim: int,
         feature_shape: Sequence[int],
-        head: Literal["mlp", "conv"] = "mlp",
+        head: str = "mlp",
+        neck: str | None = None,
         feature: str | None = None,
-        history: int = 3,
+        history: int | None = None,
+        chunk: int | None = None,
+        execute: int | None = None,
+        ensemble: float | bool | None = None,
+        ema: bool | None = None,
+        head_options: Mapping[str, Any] | None = None,
+        neck_options: Mapping[str, Any] | None = None,
         hidden: Sequence[int] = (256, 256, 256),
         channels: int = 256,
         bottleneck: int | None = 64,
+        proprioception_width: int | None = None,
+        actions: Kind | None = None,
+        action_space: Mapping[str, Any] | None = None,
+        action_mask: Sequence[bool] | None = None,
+        tune: Tune = "frozen",
+        tune_rank: int = 8,
+        tune_layers: int = 2,
     ) -> None:
         super().__init__()
-        if history < 1:
-            raise UsageError(f"policy.history must be at least 1, got {history}")
-        self.encoder = encoder
-        self.camera = camera
-        self.history = history
-        self.proprioception_dim = proprioception_dim
-        self.action_dim = action_dim
-        self.feature = feature or feature_name(head)
+        self.assembly = assemble(
+            head,
+            neck=neck,
+            feature=feature,
+            history=history,
+            chunk=chunk,
+            execute=execute,
+            ensemble=ensemble,
+            ema=ema,
+        )
+        self.cameras = (camera,) if isinstance(camera, str) else tuple(camera)
+        self.proprioception_dim, self.action_dim = proprioception_dim, action_dim
         self.feature_shape = tuple(feature_shape)
-        self.trainable_encoder = bool(getattr(encoder, "trainable", False))
-        self.neck: nn.Module | None = None
-        if head == "conv":
-            if len(self.feature_shape) != 2:
-                raise UsageError(f"policy.head=conv needs tokens [N, D], got a feature of shape {self.feature_shape}")
-            grid: Any = encoder.grid
-            self.neck = ConvNeck(grid, self.feature_shape[1], frames=history, channels=channels, bottleneck=bottleneck)
-            fused = self.neck.output_dim
-        else:
-            fused = history * int(torch.tensor(self.feature_shape).prod())
-        self.head = BatchNormMLP(fused + proprioception_dim, action_dim, hidden=hidden)
-        self.action_mean: Tensor
-        self.action_std: Tensor
-        self.register_buffer("action_mean", torch.zeros(action_dim))
-        self.register_buffer("action_std", torch.ones(action_dim))
-        self.feature_scale: Tensor  # of frame differences, and of frames
-        self.register_buffer("feature_scale", torch.ones(2))
+        self.controller = build_controller(
+            self.assembly,
+            feature_shape=self.feature_shape,
+            grid=getattr(encoder, "grid", None),
+            action_dim=action_dim,
+            proprioception_dim=proprioception_dim,
+            proprioception_width=proprioception_width,
+            hidden=hidden,
+            channels=channels,
+            bottleneck=bottleneck,
+            head_options=head_options or {},
+            neck_options=neck_options or {},
+        )
+        self.normalizer = ActionNormalizer(
+            action_dim=action_dim,
+            kind=action_kind(head, actions, bounded=self.controller.action_head.bounded),
+            space=None if action_space is None else ActionSpace.of(action_space),
+        )
+        self.action_mask: Tensor | None
+        mask = None if action_mask is None else torch.tensor(action_mask)
+        self.register_buffer("action_mask", mask, persistent=False)
+        self.ema = EMA(self.controller) if self.assembly.ema else None
+        self.tune = tune
+        self.encoder = encoder if tune == "frozen" else tuned_copy(encoder, tune, rank=tune_rank, layers=tune_layers)
+        self.trainable_encoder = tune != "frozen" or bool(getattr(encoder, "trainable", False))
+        if self.trainable_encoder and len(self.cameras) > 1:
+            raise UsageError(f"camera: an encoder that learns looks through one camera, got {list(self.cameras)}")
 
-    def set_action_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Normalise actions by these (float [A]); a constant action keeps its scale."""
-        self.action_mean.copy_(mean)
-        self.action_std.copy_(torch.where(std > 1e-4, std, torch.ones_like(std)))
+    @property
+    def history(self) -> int:
+        """T."""
+        return self.assembly.history
 
-    def set_feature_scale(self, difference: Tensor, present: Tensor) -> None:
-        """Multiply frame differences and features by these (float scalars), see `feature_scales`."""
-        self.feature_scale.copy_(torch.stack([difference, present]))
+    @property
+    def acting(self) -> Controller:
+        """What plans: in eval mode the averaged weights, if there are any."""
+        average = self.ema.average if self.ema is not None and not self.training else self.controller
+        assert isinstance(average, Controller)
+        return average
+
+    def see(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Features of one observation per row, [B, *feature_shape]."""
+        if getattr(self.encoder, "modality", "image") != "image":
+            return self.encode(observation[ENVIRONMENT_STATE])
+        return torch.cat([self.encode(observation[image_key(camera)]) for camera in self.cameras], dim=-1)
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """Raw frames uint8 [B, H, W, 3] (states float [B, S]) to one feature per frame, [B, *feature_shape]."""
+        """Raw frames uint8 [B, H, W, 3] of one camera (states float [B, S]) to one feature per frame."""
         tokens, out = self.encoder(self.encoder.preprocess(inputs))  # type: ignore[operator]
-        return tokens if self.feature == "tokens" else out[self.feature]
+        return tokens if self.assembly.feature == "tokens" else out[self.assembly.feature]
 
-    def predict(self, features: Tensor, proprioception: Tensor | None) -> Tensor:
-        """Normalised action [B, A] from features [B, T, *feature_shape] and proprioception [B, P], if there is any."""
-        if self.neck is not None:
-            fused = self.neck(features * self.feature_scale[1])
-        else:
-            fused = self.scale(flare(features.flatten(2)))
-        if self.proprioception_dim:
-            assert proprioception is not None
-            fused = torch.cat([fused, proprioception], dim=1)
-        return self.head(fused)
+    def predict(self, features: Tensor, state: Tensor | None, *, noise: Tensor | None = None) -> Tensor:
+        """A chunk [B, H, A] in the environment's units, from features [B, T, *feature_shape] and states [B, T, P].
 
-    def scale(self, fused: Tensor) -> Tensor:
-        """`flare`'s output [B, T * V] with its two parts scaled."""
-        present = fused.shape[1] // self.history
-        parts = fused.split([fused.shape[1] - present, present], dim=1)
-        return torch.cat([part * scale for part, scale in zip(parts, self.feature_scale, strict=True)], dim=1)
+        Args:
+            noise: see `ActionHead.noise_shape`; None draws it, where there is any, from the global generator.
+        """
+        acting = self.acting
+        chunk = acting.action_head.sample(acting.fuse(features, state), action_mask=self.action_mask, noise=noise)
+        return self.normalizer.restore(chunk)
 
     def loss(
         self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean squared error of the normalised action.
+        """The head's loss on normalised actions.
 
         Args:
-            batch: `features` [B, T, ...] or, for a trainable encoder, `inputs` uint8 [B, T, H, W, 3];
-                `observation.state` [B, P]; `action` [B, A].
-            generator: randomness of the trainable encoder's augmentation.
+            batch: `features` [B, T, ...] or, for an encoder that learns, `inputs` uint8 [B, T, H, W, 3];
+                `observation.state` [B, T, P]; `action` [B, H, A]; `pad_mask` bool [B, H].
+            generator: randomness of augmentation and head.
         """
+        if self.training and self.controller.batch_norm and len(batch[ACTION]) < 2:
+            raise UsageError("this head's BatchNorm needs two samples per step: train.batch_size must be at least 2")
         if self.trainable_encoder:
             inputs = batch[INPUTS]
             augment = getattr(self.encoder, "augment", None)
@@ -135,39 +172,54 @@ class BCPolicy(nn.Module):
             features = self.encode(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])  # (B, T, ...)
         else:
             features = batch[FEATURES]
-        target = (batch[ACTION] - self.action_mean) / self.action_std
-        prediction = self.predict(features, batch.get(STATE))
-        loss = F.mse_loss(prediction, target)
-        error = (prediction.detach() - target).mul(self.action_std).abs().mean()
-        return loss, {"action_error": error}
+        return self.controller.action_head.loss(
+            self.controller.fuse(features, batch.get(STATE)),
+            self.normalizer.normalize(batch[ACTION]),
+            batch[PAD_MASK],
+            action_mask=self.action_mask,
+            generator=generator,
+        )
+
+    def after_measuring(self) -> None:
+        """After statistics were taken: the average of the weights has them too."""
+        if self.ema is not None:
+            for fresh, stale in zip(self.controller.buffers(), self.ema.average.buffers(), strict=True):
+                stale.copy_(fresh)
+
+    def after_step(self) -> None:
+        """After every optimiser step: the average follows the weights."""
+        if self.ema is not None:
+            self.ema.update(self.controller)
 
     def initial(self, batch_size: int) -> dict[str, Tensor]:
-        """`started` bool [B] and `features` [B, T-1, ...]: the frames before the present one, oldest first."""
-        device = self.action_mean.device
-        return {
-            "started": torch.zeros(batch_size, dtype=torch.bool, device=device),
-            "features": torch.zeros(batch_size, self.history - 1, *self.feature_shape, device=device),
-        }
+        """What an episode remembers, a row each; zero at its start. See `planning`."""
+        return initial_plans(self, batch_size)
 
     @torch.inference_mode()
     def act(self, carry: dict[str, Tensor], observation: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-        """One action per episode, as a chunk [B, 1, A] in the environment's units (not clipped to its bounds)."""
-        modality = getattr(self.encoder, "modality", "image")
-        key = image_key(self.camera) if modality == "image" else ENVIRONMENT_STATE
-        present = self.encode(observation[key])[:, None]  # (B, 1, ...)
-        started = carry["started"].view(-1, *[1] * (present.ndim - 1))
-        past = torch.where(started, carry["features"], present.expand_as(carry["features"]))
-        window = torch.cat([past, present], dim=1)  # (B, T, ...)
-        action = self.predict(window, observation.get(STATE)) * self.action_std + self.action_mean
-        carry = {"started": torch.ones_like(carry["started"]), "features": window[:, 1:]}
-        return carry, action[:, None]
+        """What is planned from this step on, [B, H, A] in the environment's units (not clipped to its bounds).
+
+        The first action is to be executed now. Where a plan has been executed as far as it should, a new one is made.
+        Noise depends on how the episode began and on the step: the same episode, the same actions.
+        """
+        return act_on(self, carry, observation)
+
+    def noise_keys(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """What tells the episodes apart that begin with this observation, int64 [B]."""
+        looks = getattr(self.encoder, "modality", "image") == "image"
+        names = [image_key(camera) for camera in self.cameras] if looks else [ENVIRONMENT_STATE]
+        return episode_keys(*(observation[name] for name in [*names, STATE] if name in observation))
 
     def trained_tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint holds: everything but a frozen encoder."""
+        """What a checkpoint holds: everything but what is frozen of the encoder."""
+        tensors = self.state_dict()
+        whole = self.tune in ("frozen", "full") and self.trainable_encoder
+        learning = {name for name, parameter in self.encoder.named_parameters() if parameter.requires_grad}
+        kept = set() if not self.trainable_encoder else learning
         return {
             name: tensor
-            for name, tensor in self.state_dict().items()
-            if self.trainable_encoder or not name.startswith("encoder.")
+            for name, tensor in tensors.items()
+            if whole or not name.startswith("encoder.") or name.removeprefix("encoder.") in kept
         }
 
     def load_trained_tensors(self, tensors: Mapping[str, Tensor]) -> None:
@@ -182,26 +234,3 @@ class BCPolicy(nn.Module):
                     f"expected {tuple(expected[name].shape)}"
                 )
         self.load_state_dict(dict(tensors), strict=False)
-
-
-def feature_scales(windows: Tensor) -> tuple[Tensor, Tensor]:
-    """Factors that bring frame differences and features to unit variance on average, for `set_feature_scale`.
-
-    The input BatchNorm adds 1e-5 to every variance, CortexBench's default. Frame differences of a smooth encoder vary
-    less than that and would vanish; one factor for all dimensions keeps their proportions, and dead ones dead.
-
-    Args:
-        windows: float [B, T, ...], a sample of training windows.
-
-    Returns:
-        Scalars: one over the root mean square difference (1 where there is none), one over the standard deviation.
-    """
-    difference = (windows[:, 1:] - windows[:, :-1]).square().mean().sqrt() if windows.shape[1] > 1 else torch.zeros(())
-    deviation = (windows[:, -1] - windows[:, -1].mean(dim=0)).square().mean().sqrt()
-    factors = [torch.where(value > 1e-8, 1 / value, torch.ones(())) for value in (difference, deviation)]
-    return factors[0], factors[1]
-
-
-def feature_name(head: str) -> str:
-    """The encoder output a head reads by default."""
-    return "tokens" if head == "conv" else "pooled"

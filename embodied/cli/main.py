@@ -35,6 +35,7 @@ VERBS = {
         "train", "Train a controller on an encoder and evaluate it.", "env=metaworld task=hammer-v3", "train"
     ),
     "evaluate": Verb("evaluate", "Evaluate a trained run again.", "run=runs/... episodes=100", "evaluate"),
+    "export": Verb("export", "Export a trained policy as a graph.", "run=runs/... format=onnx", "export"),
     "collect": Verb("collect", "Collect episodes into a store.", "env=metaworld task=hammer-v3 episodes=25", "collect"),
     "pretrain": Verb("pretrain", "Pre-train an encoder.", "objective=mae data=path/to/images", "pretrain"),
     "data": Verb(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from embodied.bench.experiment import REPORT_SEEDS, SELECTION_SEEDS, Experiment, Training, episode_seeds
+from embodied.bench.experiment import ASSEMBLY, REPORT_SEEDS, SELECTION_SEEDS, Experiment, Training, episode_seeds
 from embodied.bench.reinforcement import Reinforcement
 from embodied.cli.config import positive
 from embodied.core.errors import UsageError, unknown_name
@@ -22,7 +22,8 @@ from embodied.core.run_folder import versions
 from embodied.envs.experts.behaviours import check_expert, expert_names
 from embodied.envs.registry import load_suite
 from embodied.envs.task_env import TaskEnv
-from embodied.policies.bc import HEADS
+from embodied.policies.action_space import ActionSpace
+from embodied.policies.assembly import assemble, head_options
 from embodied.policies.rl.policy import agent_module
 
 MAXIMUM_WORKERS = 8
@@ -117,9 +118,7 @@ def store_path(config: DictConfig, episodes: int) -> Path:
 
 def make_experiment(config: DictConfig) -> Experiment:
     """The experiment that `embodied train` runs."""
-    positive(config, "demos", "episodes", "train.steps", "train.batch_size", "train.checkpoints", "policy.history")
-    if config.policy.head not in HEADS:
-        raise unknown_name("policy.head", str(config.policy.head), HEADS)
+    positive(config, "demos", "episodes", "train.steps", "train.batch_size", "train.checkpoints")
     if not isinstance(config.evaluate.selection_episodes, int) or config.evaluate.selection_episodes < 0:
         raise UsageError(f"evaluate.selection_episodes must be 0 or more, got {config.evaluate.selection_episodes!r}")
     if config.train.learning_rate <= 0 or config.train.weight_decay < 0:
@@ -134,18 +133,23 @@ def make_experiment(config: DictConfig) -> Experiment:
             f"collect.seed must be in [0, {SELECTION_SEEDS - int(config.demos)}), got {config.collect.seed}"
         )
     env = env_options(config)
-    if not isinstance(env["camera"], str):
-        raise UsageError(f"camera: a policy looks through one camera, got {env['camera']}")
-    policy = OmegaConf.to_container(config.policy, resolve=True)
-    assert isinstance(policy, dict), type(policy)
-    arguments = {str(key): value for key, value in policy.items() if key != "_target_"}
+    rate = config.policy.encoder_learning_rate
+    if rate is not None and (isinstance(rate, bool | str) or not rate > 0):
+        raise UsageError(f"policy.encoder_learning_rate must be a positive number, got {rate!r}")
+    spec = probe_env(env).spec_of_task
     return Experiment(
         store=store_path(config, int(config.demos)),
         env=env,
         encoder=str(config.encoder),
-        policy_target=str(policy["_target_"]),
-        policy=arguments,
-        training=Training(**{str(key): value for key, value in config.train.items()}),
+        policy_target=str(config.policy._target_),
+        policy=policy_arguments(config),
+        action_space=ActionSpace(
+            low=tuple(spec.action_low.tolist()),
+            high=tuple(spec.action_high.tolist()),
+            names=tuple(spec.action),
+            gripper=tuple(spec.gripper),
+        ),
+        training=Training(**{str(key): value for key, value in config.train.items()}, encoder_learning_rate=rate),
         demos=int(config.demos),
         episodes=int(config.episodes),
         selection_episodes=int(config.evaluate.selection_episodes),
@@ -156,6 +160,31 @@ def make_experiment(config: DictConfig) -> Experiment:
         cache=resolve_cache(config),
         cache_bytes=cache_bytes(config),
     )
+
+
+NOT_OF_THE_POLICY = ("_target_", "head_sizes", "codebook_share", "encoder_learning_rate")
+
+
+def policy_arguments(config: DictConfig) -> dict[str, Any]:
+    """Keyword arguments of `BCPolicy` beside the encoder and what the data decide.
+
+    Raises:
+        UsageError: names or numbers do not fit each other.
+    """
+    policy = OmegaConf.to_container(config.policy, resolve=True)
+    assert isinstance(policy, dict), type(policy)
+    arguments = {str(key): value for key, value in policy.items() if key not in NOT_OF_THE_POLICY}
+    for name in ("head_options", "neck_options"):
+        if not isinstance(arguments[name], dict | None):
+            raise UsageError(f"policy.{name} must be a group of settings, '{{name: value}}', got {arguments[name]!r}")
+    assemble(arguments["head"], **{name: arguments[name] for name in ASSEMBLY})  # refuses what does not fit
+    options = head_options(
+        arguments,
+        sizes=policy["head_sizes"],
+        steps=int(config.train.steps),
+        codebook_share=float(policy["codebook_share"]),
+    )
+    return {**arguments, "head_options": options}
 
 
 def make_reinforcement(config: DictConfig) -> Reinforcement:

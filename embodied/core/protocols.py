@@ -27,6 +27,7 @@ DONE = "next.done"  # bool
 # Training batches of a controller, beside the names above
 FEATURES = "features"  # float [B, T, V] or [B, T, N, D]: history of one encoder output, from the feature cache
 INPUTS = "inputs"  # uint8 [B, T, H, W, 3]: history of raw frames, for an encoder that is trained along
+PAD_MASK = "pad_mask"  # bool [B, H]: True = a real step of the chunk `action` [B, H, A], the others repeat its last
 
 Item = TypeVar("Item")
 Carry = Any

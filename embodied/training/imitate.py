@@ -16,11 +16,13 @@ from embodied.core.protocols import LogMetrics, Reporter
 from embodied.core.seeding import numpy_generator, torch_generator
 from embodied.training.checkpoints import checkpoint_path, checkpoint_steps, drop_old_states, resume_step, state_path
 
+ENCODER = "encoder."  # what names of an encoder's parameters begin with
+
 
 class ImitationPolicy(Protocol):
-    """What this loop asks of a policy, an `nn.Module`."""
+    """What this loop asks of a policy, an `nn.Module`; its `after_step()`, if there is one, follows every step."""
 
-    def parameters(self) -> object: ...
+    def named_parameters(self) -> object: ...
 
     def train(self, mode: bool = True) -> object: ...
 
@@ -59,6 +61,7 @@ def imitate(
     log: LogMetrics,
     reporter: Reporter,
     log_every: int = 50,
+    encoder_learning_rate: float | None = None,
 ) -> Path:
     """Minimise `policy.loss` with Adam, the learning rate falling to zero along half a cosine.
 
@@ -82,12 +85,15 @@ def imitate(
         log: called every `log_every` steps and at the end with the mean since the call before.
         reporter: shows progress.
         log_every: steps between records.
+        encoder_learning_rate: at the first step, of parameters of an encoder that learns; None: as of all others.
 
     Returns:
         The path of the final policy.
     """
-    parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+    groups = parameter_groups(policy, learning_rate, encoder_learning_rate)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)
+    after_step = getattr(policy, "after_step", lambda: None)
     done = resume_step(checkpoint_folder)
     if done:
         _restore(policy, optimizer, parameters, state_path(checkpoint_folder, done))
@@ -96,16 +102,17 @@ def imitate(
     for step in reporter.track(range(done + 1, steps + 1), total=steps, description="train", done=done):
         policy.train()
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * (step - 1) / steps))
+            group["lr"] = group["first_rate"] * 0.5 * (1 + math.cos(math.pi * (step - 1) / steps))
         indices = batch_indices(len(demonstrations), batch_size, step - 1, seed)
         batch = {name: tensor.to(device) for name, tensor in demonstrations.batch(indices).items()}
         loss, metrics = policy.loss(batch, torch_generator(seed, "imitate", step))  # type: ignore[operator]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        after_step()
         losses.append({"loss": float(loss.detach()), **{name: float(value) for name, value in metrics.items()}})
         if step in keep or step % log_every == 0 or step == steps:
-            log({"step": step, **{name: float(np.mean([row[name] for row in losses])) for name in losses[0]}})
+            log({"step": step, **mean_metrics(losses)})
             losses.clear()
         if step in keep:
             save_checkpoint(
@@ -115,6 +122,25 @@ def imitate(
             )
             _save_state(policy, optimizer, parameters, checkpoint_folder, step)
     return checkpoint_path(checkpoint_folder, steps)
+
+
+def mean_metrics(records: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of every metric over the records that have it: a head with phases has others in each."""
+    names = dict.fromkeys(name for record in records for name in record)
+    return {name: float(np.mean([record[name] for record in records if name in record])) for name in names}
+
+
+def parameter_groups(
+    policy: torch.nn.Module, learning_rate: float, encoder_learning_rate: float | None
+) -> list[dict[str, Any]]:
+    """Groups of what learns for an optimiser, each with its rate at the first step: all, or the encoder by itself."""
+    learning = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
+    if encoder_learning_rate is None:
+        return [{"params": list(learning.values()), "first_rate": learning_rate}]
+    encoder = [parameter for name, parameter in learning.items() if name.startswith(ENCODER)]
+    others = [parameter for name, parameter in learning.items() if not name.startswith(ENCODER)]
+    rates = ((others, learning_rate), (encoder, encoder_learning_rate))
+    return [{"params": parameters, "first_rate": rate} for parameters, rate in rates if parameters]
 
 
 def batch_indices(samples: int, batch_size: int, step: int, seed: int) -> np.ndarray:

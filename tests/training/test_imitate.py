@@ -9,7 +9,7 @@ from embodied.core.checkpoint import load_checkpoint
 from embodied.core.errors import UsageError
 from embodied.core.reporting import SilentReporter
 from embodied.training.checkpoints import checkpoint_steps, resume_step
-from embodied.training.imitate import batch_indices, imitate
+from embodied.training.imitate import batch_indices, imitate, mean_metrics
 
 
 class LinearPolicy(nn.Module):
@@ -102,6 +102,56 @@ def test_learns_and_logs_means(tmp_path):
     run(tmp_path, log=records.append, steps=400)
     assert [record["step"] for record in records] == list(range(10, 401, 10))
     assert records[-1]["loss"] < 0.05 * records[0]["loss"]
+
+
+class EncodingPolicy(LinearPolicy):
+    """With an encoder, a part that freezes itself half-way, as VQ-BeT's does, and a count of steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.codes, self.calls = nn.Linear(3, 3), nn.Linear(3, 2), 0
+
+    def loss(self, batch, generator=None):
+        if self.calls >= 20:
+            self.codes.requires_grad_(False)
+            self.codes.weight.grad = self.codes.bias.grad = None
+            return super().loss({**batch, "features": self.encoder(batch["features"])}, generator)
+        loss = (self.codes(self.encoder(batch["features"])) - batch["action"]).square().mean()
+        return loss, {"reconstruction": loss.detach()}
+
+    def after_step(self):
+        self.calls += 1
+
+
+def imitate_with(policy, folder, records, **options):
+    settings = {"steps": 40, "batch_size": 16, "learning_rate": 1e-2, "weight_decay": 0.1, "checkpoints": 1, "seed": 7}
+    places = {"checkpoint_folder": folder, "metadata": {}, "device": torch.device("cpu"), "log": records.append}
+    return imitate(policy, Samples(), **settings, **places, reporter=SilentReporter(), log_every=15, **options)
+
+
+def test_the_encoder_learns_at_a_rate_of_its_own(tmp_path):
+    moved = []
+    for rate in (1e-2, 1e-4):
+        policy = EncodingPolicy()
+        before = policy.encoder.weight.detach().clone()
+        imitate_with(policy, tmp_path / str(rate), [], encoder_learning_rate=rate)
+        moved.append((policy.encoder.weight - before).abs().max().item())
+    assert moved[1] < 0.05 * moved[0]
+
+
+def test_a_policy_hears_of_every_step_and_may_change_what_it_measures(tmp_path):
+    policy, records = EncodingPolicy(), []
+    imitate_with(policy, tmp_path, records)
+    assert policy.calls == 40
+    assert [set(record) for record in records] == [
+        {"step", "loss", "reconstruction"},
+        {"step", "loss", "reconstruction", "error"},
+        {"step", "loss", "error"},
+    ]
+
+
+def test_metrics_are_averaged_over_the_steps_that_have_them():
+    assert mean_metrics([{"a": 1.0}, {"a": 2.0, "b": 5.0}]) == {"a": 1.5, "b": 5.0}
 
 
 def test_an_epoch_is_a_permutation():

@@ -1,0 +1,199 @@
+"""Controllers on frozen features beside the usual ways, both sides in one run; prints times and ratios.
+
+python benchmarks/controllers.py                  # cloning, PPO, memory of the rollout buffer: four minutes at most
+python benchmarks/controllers.py cloning          # or ppo
+
+Cloning: an epoch from the feature cache, and one that encodes every frame of every step, as robomimic and LeRobot do.
+PPO: features stored in the rollout buffer, and frames stored with the frozen encoder in stable-baselines3's features
+extractor; the same environments, encoder, network, hyper-parameters and seeds. One iteration each, after a warm-up.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import closing
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+
+from embodied.core.protocols import INPUTS, STATE, image_key
+from embodied.datasets.loading.demonstrations import Demonstrations
+from embodied.encoders.load import load_encoder
+from embodied.envs.vector import make_vector_env
+from embodied.policies.bc import BCPolicy
+from embodied.policies.rl.frozen_features import FrozenFeatures
+from embodied.policies.rl.networks import ProjectedFeatures
+from embodied.policies.rl.ppo import PPOAgent
+from embodied.policies.rl.vec_env import SlotVecEnv
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+CAMERA, SIDE = "corner4", 128
+FRAMES, EPISODE, BATCH = 1024, 128, 256  # of the cloning side
+ENVS, ROLLOUT, EPOCHS = 8, 32, 10  # of the PPO side
+ENV = {"suite": "metaworld", "task": "hammer-v3", "camera": CAMERA, "image_size": SIDE}
+
+
+class EncoderInside(BaseFeaturesExtractor):
+    """The usual way: the buffer holds frames, every update encodes them again (frozen, so without a backward pass)."""
+
+    def __init__(self, observation_space: gymnasium.spaces.Dict, *, encoder: torch.nn.Module, **arguments: Any) -> None:
+        dims = arguments["feature_dim"] + observation_space[STATE].shape[0]
+        inner = ProjectedFeatures(gymnasium.spaces.Box(-np.inf, np.inf, (dims,), np.float32), **arguments)
+        super().__init__(observation_space, features_dim=inner.features_dim)
+        self.inner, self._encoder = inner, [encoder]  # in a list: its weights are no parameters of the agent
+
+    def forward(self, observations: dict[str, torch.Tensor]) -> torch.Tensor:
+        (encoder,) = self._encoder
+        with torch.no_grad():
+            # stable-baselines3 hands images over as floats in [0, 1].
+            frames = (observations["frames"] * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+            _, out = encoder(encoder.preprocess(frames))
+        return self.inner(torch.cat([out["pooled"], observations[STATE]], dim=1))
+
+
+class Frames(VecEnvWrapper):
+    """Frames channels first, and proprioception."""
+
+    def __init__(self, environments: VecEnv) -> None:
+        spaces: Any = environments.observation_space
+        frames = gymnasium.spaces.Box(0, 255, (3, SIDE, SIDE), np.uint8)
+        space = gymnasium.spaces.Dict({"frames": frames, STATE: spaces[STATE]})
+        super().__init__(environments, observation_space=space)
+
+    def reset(self) -> dict[str, np.ndarray]:
+        return self._shown(self.venv.reset())
+
+    def step_wait(self) -> Any:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        for info in infos:
+            if "terminal_observation" in info:
+                info["terminal_observation"] = self._shown(info["terminal_observation"])
+        return self._shown(observations), rewards, dones, infos
+
+    @staticmethod
+    def _shown(observation: Any) -> dict[str, np.ndarray]:
+        frames = np.ascontiguousarray(np.moveaxis(observation[image_key(CAMERA)], -1, -3))
+        return {"frames": frames, STATE: observation[STATE].copy()}
+
+
+def cloning() -> dict[str, float]:
+    """Seconds per epoch over the same frames, encoder and head; encoding once is told by itself."""
+    encoder = load_encoder("default").to(DEVICE)
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (FRAMES, SIDE, SIDE, 3), dtype=np.uint8)
+    arrays = {
+        "state": rng.normal(size=(FRAMES, 4)).astype(np.float32),
+        "action": rng.uniform(-1, 1, (FRAMES, 4)).astype(np.float32),
+        "lengths": [EPISODE] * (FRAMES // EPISODE),
+        "history": 1,
+    }
+    settings = {"camera": CAMERA, "proprioception_dim": 4, "action_dim": 4, "feature_shape": (encoder.width,)}
+    policy = BCPolicy(encoder, **settings).to(DEVICE)
+    start = perf_counter()
+    with torch.inference_mode():
+        parts = [policy.encode(part.to(DEVICE)).cpu() for part in torch.from_numpy(frames).split(64)]
+    features = torch.cat(parts).numpy()
+    once = perf_counter() - start
+    cached, raw = Demonstrations(features, **arrays), Demonstrations(frames, **arrays)
+    optimizer = torch.optim.Adam(policy.controller.parameters(), lr=1e-3)
+
+    def epoch(data: Demonstrations, *, encodes: bool) -> float:
+        started = perf_counter()
+        for indices in rng.permutation(FRAMES).reshape(-1, BATCH):
+            batch = {name: tensor.to(DEVICE) for name, tensor in data.batch(indices).items()}
+            if encodes:
+                with torch.no_grad():
+                    batch["features"] = policy.encode(batch[INPUTS].flatten(0, 1))[:, None]
+            loss, _ = policy.loss(batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return perf_counter() - started
+
+    epoch(cached, encodes=False)  # warm-up
+    fast = float(np.median([epoch(cached, encodes=False) for _ in range(5)]))
+    slow = epoch(raw, encodes=True)
+    return {
+        "cloning: encode once, s": once,
+        "cloning: epoch from the cache, s": fast,
+        "cloning: epoch encoding each step, s": slow,
+        "cloning: ratio": slow / fast,
+    }
+
+
+def ppo() -> dict[str, float]:
+    """Environment steps per second of one iteration of PPO, rollout and updates, and bytes of the rollout buffer."""
+    encoder = load_encoder("default").to(DEVICE)
+    agent = PPOAgent(rollout_steps=ROLLOUT, epochs=EPOCHS)
+    network = {**agent.network(feature_dim=encoder.width, normalise=True), "share_features_extractor": True}
+    rates, sizes = {}, {}
+    for side in ("features", "frames"):
+        with closing(make_vector_env({**ENV, "images": True}, num_envs=ENVS, autoreset="same_step")) as simulators:
+            slots = SlotVecEnv(simulators, seed=0)
+            if side == "features":
+                observed = FrozenFeatures(slots, encoder, camera=CAMERA, device=DEVICE)
+                algorithm = agent.build(observed, network=network, total_steps=10**6, seed=0, device=DEVICE)
+            else:
+                algorithm = encoder_inside(agent, Frames(slots), network, encoder)
+            algorithm.learn(ENVS * ROLLOUT)  # warm-up
+            start = perf_counter()
+            algorithm.learn(ENVS * ROLLOUT, reset_num_timesteps=False)
+            rates[side] = ENVS * ROLLOUT / (perf_counter() - start)
+            stored = algorithm.rollout_buffer.observations
+            arrays = list(stored.values()) if isinstance(stored, dict) else [stored]
+            sizes[side] = sum(array.nbytes for array in arrays)
+    return {
+        "ppo: steps/s on features": rates["features"],
+        "ppo: steps/s with the encoder inside": rates["frames"],
+        "ppo: ratio": rates["features"] / rates["frames"],
+        "ppo: observations in the buffer, MB, features": sizes["features"] / 1e6,
+        "ppo: observations in the buffer, MB, frames": sizes["frames"] / 1e6,
+        "ppo: memory ratio": sizes["frames"] / sizes["features"],
+    }
+
+
+def encoder_inside(agent: PPOAgent, environments: VecEnv, network: dict[str, Any], encoder: torch.nn.Module) -> PPO:
+    """Stable-baselines3's PPO on frames with the agent's hyper-parameters."""
+    extractor = {**network["features_extractor_kwargs"], "encoder": encoder}
+    arguments = {**network, "features_extractor_class": EncoderInside, "features_extractor_kwargs": extractor}
+    return PPO(
+        "MultiInputPolicy",
+        environments,
+        learning_rate=agent.learning_rate,
+        n_steps=agent.rollout_steps,
+        batch_size=ENVS * ROLLOUT // agent.minibatches,
+        n_epochs=agent.epochs,
+        gamma=agent.discount,
+        gae_lambda=agent.gae_lambda,
+        clip_range=agent.clip,
+        clip_range_vf=agent.clip,
+        ent_coef=agent.entropy,
+        vf_coef=agent.value_weight,
+        max_grad_norm=agent.max_gradient,
+        policy_kwargs=arguments,
+        seed=0,
+        device=DEVICE,
+    )
+
+
+def main() -> None:
+    chosen = sys.argv[1:] or ["cloning", "ppo"]
+    found: dict[str, float] = {}
+    for name in chosen:
+        found |= {"cloning": cloning, "ppo": ppo}[name]()
+    for name, value in found.items():
+        print(f"{name:<48}{value:>12.4g}")
+    target = Path("docs/results/controllers.json")
+    target.write_text(json.dumps({"device": str(DEVICE), "threads": torch.get_num_threads(), **found}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

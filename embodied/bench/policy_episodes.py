@@ -1,0 +1,90 @@
+"""Closed-loop episodes of policy files: their seeds, their environments, their outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium
+import torch
+
+from embodied.core.errors import UsageError
+from embodied.core.protocols import Policy, Reporter, image_key
+from embodied.envs.vector import make_vector_env, reset_slots
+from embodied.policies.action_space import ActionSpace, check_same_actions
+from embodied.policies.artifact import load_policy
+from embodied.training.evaluate import Outcome, SlotEnvironment, evaluate
+
+# First seeds of the episodes of each purpose: they never meet, so nothing is reported on what was trained or chosen on.
+SELECTION_SEEDS = 1_000_000
+REPORT_SEEDS = 2_000_000
+PRETRAINING_SEEDS = 3_000_000
+SEEDS_PER_RUN = 1_000
+
+
+def camera_list(env: Mapping[str, Any]) -> list[str]:
+    """The cameras of an environment's options."""
+    return [env["camera"]] if isinstance(env["camera"], str) else [str(name) for name in env["camera"]]
+
+
+def episode_seeds(first: int, seed: int, episodes: int) -> list[int]:
+    """Environment seeds of a run's episodes, disjoint between purposes and between runs with different seeds.
+
+    Raises:
+        UsageError: the seed or the number of episodes would reach into the seeds of another purpose or run.
+    """
+    if not 0 <= seed < SEEDS_PER_RUN:
+        raise UsageError(f"seed must be in [0, {SEEDS_PER_RUN}), got {seed}")
+    if not 1 <= episodes <= SEEDS_PER_RUN:
+        raise UsageError(f"episodes must be in [1, {SEEDS_PER_RUN}], got {episodes}")
+    return [first + SEEDS_PER_RUN * seed + number for number in range(episodes)]
+
+
+def open_simulators(
+    path: Path, *, device: torch.device, count: int, frames: bool, shift: Mapping[str, Any] | None = None
+) -> closing[gymnasium.vector.VectorEnv[Any, Any, Any]]:
+    """The environments that a policy file was trained for, `count` side by side, to be used in a `with`.
+
+    Args:
+        path: the policy file.
+        device: where it will run.
+        count: environments; at least one.
+        frames: render even if the policy does not look.
+        shift: see `Experiment`.
+    """
+    policy, metadata = load_policy(path, device=device)
+    looks = getattr(policy.encoder, "modality", "image") == "image"
+    options = {**metadata["env"], **(shift or {}), "images": frames or looks}
+    return closing(make_vector_env(options, num_envs=max(1, count)))
+
+
+def evaluate_checkpoint(
+    path: Path,
+    seeds: Sequence[int],
+    simulators: gymnasium.vector.VectorEnv[Any, Any, Any],
+    *,
+    device: torch.device,
+    reporter: Reporter,
+    description: str,
+    record: bool = False,
+) -> list[Outcome]:
+    """Closed-loop episodes of a policy file; with `record` the first success and failure keep their frames."""
+    policy, metadata = load_policy(path, device=device)
+    if space := metadata["arguments"].get("action_space"):
+        bounds = cast(SlotEnvironment, simulators).single_action_space
+        named = f"{metadata['env']['suite']} {metadata['env']['task']}"
+        check_same_actions(
+            ActionSpace.of(space), bounds.low, bounds.high, policy=str(path), environment=f"the environment {named}"
+        )
+    return evaluate(
+        cast(Policy, policy),
+        cast(SlotEnvironment, simulators),
+        reset_slots,
+        seeds,
+        device=device,
+        reporter=reporter,
+        description=description,
+        record_key=image_key(camera_list(metadata["env"])[0]) if record else None,
+    )

@@ -1,0 +1,243 @@
+"""The parts of a behaviour-cloning policy by their names: which neck fits which head, and what is left to null."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from torch import nn
+
+from embodied.core.errors import UsageError, unknown_name
+from embodied.policies.heads.registry import load_head
+from embodied.policies.heads.temporal_ensemble import DECAY
+from embodied.policies.necks.registry import load_neck
+
+VECTOR_NECKS = ("flare", "pooled")  # read `pooled` by default, the others `tokens`
+FUSING_NECKS = ("flare", "spatial")  # make one moment of the whole history
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadKind:
+    """What a head is given where the settings say null.
+
+    Args:
+        text: one line for `embodied list heads`.
+        module: in `policies/heads/`, if not its own name.
+        neck: in `policies/necks/`.
+        history: moments it reads.
+        chunk: actions predicted; None: one per moment.
+        execute: of them, before the next plan.
+        ensemble: decay of temporal ensembling; None: none.
+        ema: evaluate an average of the weights.
+    """
+
+    text: str = ""
+    module: str | None = None
+    neck: str = "pooled"
+    history: int = 1
+    chunk: int | None = 1
+    execute: int = 1
+    ensemble: float | None = None
+    ema: bool = False
+
+
+KINDS: dict[str, HeadKind] = {
+    "mlp": HeadKind(text="VC-1 head: pooled feature, frame differences, input BatchNorm, MLP 256x3", neck="flare"),
+    "conv": HeadKind(text="Theia head: token grid, three convolutions, BatchNorm MLP", module="mlp", neck="spatial"),
+    "gmm": HeadKind(text="robomimic BC-GMM: a mixture of Gaussians over the chunk"),
+    "rnn_gmm": HeadKind(text="robomimic BC-RNN-GMM: an LSTM with a mixture per step", history=10, chunk=None),
+    "act": HeadKind(text="ACT: a conditional VAE over chunks, temporal ensembling", chunk=16, ensemble=DECAY),
+    "diffusion": HeadKind(
+        text="Diffusion Policy: a U-Net denoises chunks, averaged weights", history=2, chunk=16, execute=8, ema=True
+    ),
+    "flow": HeadKind(text="flow matching as in pi0: a few Euler steps to a chunk", chunk=16, execute=8, ema=True),
+    "vq_bet": HeadKind(text="VQ-BeT: a GPT chooses codes of chunks, and offsets to them", history=2, chunk=8),
+    "bins": HeadKind(text="RT-1 and OpenVLA: every dimension a choice among 256 bins"),
+}
+HEADS = {name: kind.text for name, kind in KINDS.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """The names and numbers of a policy with nothing left to null.
+
+    Args:
+        head, neck: modules in `policies/heads` and `policies/necks`.
+        feature: the encoder output that the neck reads.
+        history: moments of observation; chunk: actions predicted; execute: of them, before the next plan.
+        ensemble: decay of temporal ensembling, None for none.
+        ema: evaluate an average of the weights.
+    """
+
+    head: str
+    neck: str
+    feature: str
+    history: int
+    chunk: int
+    execute: int
+    ensemble: float | None
+    ema: bool
+
+    @property
+    def fuses(self) -> bool:
+        """Whether the neck makes one moment of the history."""
+        return self.neck in FUSING_NECKS
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the head reads moment by moment and remembers: training windows run forward from their frame."""
+        return self.head == "rnn_gmm"
+
+
+def assemble(
+    head: str,
+    *,
+    neck: str | None = None,
+    feature: str | None = None,
+    history: int | None = None,
+    chunk: int | None = None,
+    execute: int | None = None,
+    ensemble: float | bool | None = None,
+    ema: bool | None = None,
+) -> Assembly:
+    """Fill in what the head is usually given, see `KINDS`.
+
+    Args:
+        ensemble: a decay, True for the head's or ACT's, False for none; None: the head's, where `execute` leaves room.
+
+    Raises:
+        UsageError: a name is unknown, or numbers do not fit each other.
+    """
+    if head not in KINDS:
+        raise unknown_name("policy.head", head, KINDS)
+    kind = KINDS[head]
+    chosen = neck or kind.neck
+    load_neck(chosen)  # refuses an unknown name
+    if chosen == "text_query":
+        raise UsageError("policy.neck=text_query needs the instruction's embedding, which BCPolicy has none of")
+    moments = _at_least_one("policy.history", kind.history if history is None else history)
+    length = _at_least_one("policy.chunk", chunk if chunk is not None else kind.chunk or moments)
+    decay = _decay(kind, ensemble, execute)
+    ahead = _at_least_one("policy.execute", execute if execute is not None else min(kind.execute, length))
+    if ahead > length:
+        raise UsageError(f"policy.execute must be in [1, policy.chunk={length}], got {ahead}")
+    if decay is not None and ahead != 1:
+        raise UsageError(f"policy.ensemble makes a plan at every step: policy.execute must be 1, got {ahead}")
+    made = Assembly(
+        head=kind.module or head,
+        neck=chosen,
+        feature=feature or ("pooled" if chosen in VECTOR_NECKS else "tokens"),
+        history=moments,
+        chunk=length,
+        execute=ahead,
+        ensemble=decay,
+        ema=kind.ema if ema is None else ema,
+    )
+    if made.recurrent and (made.fuses or length != moments or ahead != 1 or decay is not None):
+        raise UsageError(
+            "policy.head=rnn_gmm reads moment by moment and gives one action each: policy.chunk must be "
+            "policy.history, policy.execute 1, policy.ensemble false, and policy.neck one that fuses no history "
+            "(pooled, attention, spatial_softmax)"
+        )
+    return made
+
+
+def _at_least_one(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{name} must be a whole number of at least 1, got {value!r}")
+    return value
+
+
+def _decay(kind: HeadKind, ensemble: float | bool | None, execute: int | None) -> float | None:
+    if ensemble is None:
+        return kind.ensemble if execute in (None, 1) else None
+    if isinstance(ensemble, bool):
+        return (kind.ensemble or DECAY) if ensemble else None
+    return float(ensemble)
+
+
+def head_options(
+    settings: Mapping[str, Any], *, sizes: Mapping[str, Mapping[str, Any]], steps: int, codebook_share: float
+) -> dict[str, Any]:
+    """Further arguments of the head: its size from `sizes`, then `settings["head_options"]`.
+
+    Args:
+        settings: of the policy.
+        sizes: arguments by the head's name.
+        steps: of the training.
+        codebook_share: of the steps that VQ-BeT gives to its codes before its GPT learns.
+
+    Raises:
+        UsageError: the share is not within (0, 1).
+    """
+    head = str(settings["head"])
+    options = {**sizes.get(head, {}), **(settings.get("head_options") or {})}
+    if head == "vq_bet" and "codebook_steps" not in options:
+        if not 0 < codebook_share < 1:
+            raise UsageError(f"policy.codebook_share must be in (0, 1), got {codebook_share}")
+        options["codebook_steps"] = max(1, int(codebook_share * steps))
+    return options
+
+
+def build_neck(
+    made: Assembly,
+    *,
+    feature_shape: Sequence[int],
+    grid: tuple[int, int] | None,
+    channels: int,
+    bottleneck: int | None,
+    options: Mapping[str, Any],
+) -> nn.Module:
+    """The neck for features [B, T, *feature_shape].
+
+    Raises:
+        UsageError: it needs a grid of tokens, which the feature is not, or has no such option.
+    """
+    width = int(feature_shape[-1])
+    arguments: dict[str, Any] = {"width": width}
+    if made.neck == "flare":
+        arguments["width"] = width * int(feature_shape[0]) if len(feature_shape) == 2 else width
+    elif made.neck != "pooled" and len(feature_shape) != 2:
+        raise UsageError(
+            f"policy.neck={made.neck} needs tokens [N, D], got a feature of shape {tuple(feature_shape)}: leave "
+            "policy.feature out, or choose policy.neck=pooled"
+        )
+    if made.neck in ("spatial", "spatial_softmax"):
+        arguments["grid"] = grid
+    if made.neck == "spatial":
+        arguments |= {"history": made.history, "channels": channels, "bottleneck": bottleneck}
+    return _build(load_neck(made.neck), {**arguments, **options}, setting="policy.neck_options", name=made.neck)
+
+
+def build_head(
+    made: Assembly,
+    *,
+    feature_dim: int,
+    moments: int,
+    action_dim: int,
+    hidden: Sequence[int],
+    options: Mapping[str, Any],
+) -> nn.Module:
+    """The head for `moments` moments of `feature_dim` values.
+
+    Raises:
+        UsageError: it has no such option, or a number makes no sense.
+    """
+    arguments: dict[str, Any] = {
+        "feature_dim": feature_dim,
+        "history": moments,
+        "horizon": made.chunk,
+        "action_dim": action_dim,
+    }
+    if made.head == "mlp":
+        arguments |= {"hidden": tuple(hidden), "batch_norm": True}  # VC-1's
+    head = cast(type[nn.Module], load_head(made.head))
+    return _build(head, {**arguments, **options}, setting="policy.head_options", name=made.head)
+
+
+def _build(factory: type[nn.Module], arguments: Mapping[str, Any], *, setting: str, name: str) -> nn.Module:
+    try:
+        return factory(**arguments)
+    except TypeError as error:
+        raise UsageError(f"{setting} of {name}: {error}") from error

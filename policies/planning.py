@@ -1,0 +1,148 @@
+"""What a behaviour-cloning policy does at a step: look, plan where a plan is due, execute.
+
+A carry is a dict of tensors with a row per episode, and zero at its start:
+
+    started     bool [B]            whether the episode has had a step
+    step, key   int64 [B]           which step it is; what its noise is drawn from
+    features    [B, T-1, ...]       the moments before the present one, oldest first
+    states      [B, T-1, P]
+    queue, left                     `chunk_execution.ChunkQueue`
+    total, weight, number           `temporal_ensemble.EnsembleCarry`, with temporal ensembling
+    hidden, cell, age               `rnn_gmm.RNNCarry`, of a recurrent head
+
+Legend: B environments, R of them that plan now, T moments of history, P proprioception, H chunk, A action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from embodied.core.protocols import STATE
+from embodied.policies.chunk_execution import ChunkQueue, advance, episode_noise, initial_queue, refill
+from embodied.policies.heads.rnn_gmm import RNNCarry, RNNGMMHead
+from embodied.policies.heads.temporal_ensemble import EnsembleCarry, ensemble, initial_ensemble
+
+if TYPE_CHECKING:
+    from embodied.policies.bc import BCPolicy
+
+Carry = dict[str, Tensor]
+
+
+def initial_plans(policy: BCPolicy, batch_size: int) -> Carry:
+    """The carry at the start of `batch_size` episodes."""
+    made, like = policy.assembly, policy.normalizer.offset
+    past = 0 if made.recurrent else made.history - 1
+    carry = {
+        "started": torch.zeros(batch_size, dtype=torch.bool, device=like.device),
+        "step": torch.zeros(batch_size, dtype=torch.int64, device=like.device),
+        "key": torch.zeros(batch_size, dtype=torch.int64, device=like.device),
+        "features": like.new_zeros(batch_size, past, *policy.feature_shape),
+        "states": like.new_zeros(batch_size, past, policy.proprioception_dim),
+    }
+    if made.recurrent:
+        return carry | _head(policy).initial(batch_size)._asdict()
+    if made.ensemble is not None:
+        return carry | initial_ensemble(batch_size, made.chunk, policy.action_dim, like=like)._asdict()
+    queue = initial_queue(batch_size, made.chunk, policy.action_dim, like=like)
+    return carry | {"queue": queue.actions, "left": queue.left}
+
+
+def act_on(policy: BCPolicy, carry: Carry, observation: Mapping[str, Tensor]) -> tuple[Carry, Tensor]:
+    """The next carry and what is planned from this step on, see `BCPolicy.act`."""
+    made = policy.assembly
+    carry = _begin(policy, carry, observation)
+    every = torch.arange(len(carry["started"]), device=carry["started"].device)
+    due = every
+    if not made.recurrent and made.ensemble is None:
+        due = (carry["left"] == 0).nonzero().flatten()
+    seen = every if made.history > 1 and not made.recurrent else due  # without history only planning needs to look
+    features = states = None
+    if len(seen):
+        features, states, carry = _look(policy, carry, observation, seen)
+    if made.recurrent:
+        carry, plan = _remember(policy, carry, features, states)
+    elif made.ensemble is not None:
+        chunk = _plan(policy, carry, features, states, every)
+        average = EnsembleCarry(carry["total"], carry["weight"], carry["number"])
+        average, action = ensemble(average, chunk, decay=made.ensemble)
+        carry, plan = carry | average._asdict(), action[:, None]
+    else:
+        queue = ChunkQueue(carry["queue"], carry["left"])
+        if len(due):
+            chosen = slice(None) if seen is due else due
+            assert features is not None and states is not None
+            chunk = _plan(policy, carry, features[chosen], states[chosen], due)
+            queue = refill(queue, due, chunk, execute=made.execute)
+        queue, plan = advance(queue)
+        carry = carry | {"queue": queue.actions, "left": queue.left}
+    return carry | {"started": torch.ones_like(carry["started"]), "step": carry["step"] + 1}, plan
+
+
+def _begin(policy: BCPolicy, carry: Carry, observation: Mapping[str, Tensor]) -> Carry:
+    """Episodes that have had no step get their key, where noise is drawn."""
+    if _noise_shape(policy) is None or bool(carry["started"].all()):
+        return carry
+    fresh = (~carry["started"]).nonzero().flatten()
+    keys = policy.noise_keys({name: tensor[fresh] for name, tensor in observation.items()})
+    return carry | {"key": carry["key"].index_copy(0, fresh, keys.to(fresh.device))}
+
+
+def _look(
+    policy: BCPolicy, carry: Carry, observation: Mapping[str, Tensor], rows: Tensor
+) -> tuple[Tensor, Tensor, Carry]:
+    """Windows of features [R, T, ...] and states [R, T, P] of some rows (all, with history), and the carry after."""
+    whole = len(rows) == len(carry["started"])
+    shown = observation if whole else {name: tensor[rows] for name, tensor in observation.items()}
+    features = policy.see(shown)[:, None]  # (R, 1, ...)
+    state = shown[STATE][:, None] if policy.proprioception_dim else features.new_zeros(len(features), 1, 0)
+    if not carry["features"].shape[1]:
+        return features, state, carry
+    windows = {}
+    for name, present in (("features", features), ("states", state)):
+        started = carry["started"].view(-1, *[1] * (present.ndim - 1))
+        past = torch.where(started, carry[name], present.expand_as(carry[name]))
+        windows[name] = torch.cat([past, present], dim=1)  # (B, T, ...)
+    later = {name: window[:, 1:] for name, window in windows.items()}
+    return windows["features"], windows["states"], carry | later
+
+
+def _plan(policy: BCPolicy, carry: Carry, features: Tensor | None, states: Tensor | None, rows: Tensor) -> Tensor:
+    """Chunks [R, H, A] in the environment's units."""
+    assert features is not None
+    return policy.predict(features, states, noise=_noise(policy, carry, rows, like=features))
+
+
+def _remember(policy: BCPolicy, carry: Carry, features: Tensor | None, states: Tensor | None) -> tuple[Carry, Tensor]:
+    """One moment of a recurrent head."""
+    assert features is not None
+    rows = torch.arange(len(features), device=features.device)
+    memory = RNNCarry(carry["hidden"], carry["cell"], carry["age"])
+    memory, action = _head(policy).step(
+        memory,
+        policy.acting.fuse(features, states)[:, 0],
+        action_mask=policy.action_mask,
+        noise=_noise(policy, carry, rows, like=features),
+    )
+    return carry | memory._asdict(), policy.normalizer.restore(action)
+
+
+def _noise_shape(policy: BCPolicy) -> tuple[int, ...] | None:
+    shape = policy.acting.action_head.noise_shape(1)
+    if shape is None:
+        return None
+    return shape[2:] if policy.assembly.recurrent else shape[1:]  # a recurrent head draws for one moment at a time
+
+
+def _noise(policy: BCPolicy, carry: Carry, rows: Tensor, *, like: Tensor) -> Tensor | None:
+    shape = _noise_shape(policy)
+    return None if shape is None else episode_noise(carry["key"][rows], carry["step"][rows], shape, like=like)
+
+
+def _head(policy: BCPolicy) -> RNNGMMHead:
+    head = policy.acting.head
+    assert isinstance(head, RNNGMMHead), type(head)
+    return head
