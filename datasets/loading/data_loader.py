@@ -34,7 +34,7 @@ def load_batches(
     workers: int = 0,
     prefetch: int = 2,
     pin_memory: bool = False,
-    start_method: Literal["fork", "spawn", "forkserver"] | None = None,
+    start_method: Literal["fork", "spawn", "forkserver"] = "forkserver",
 ) -> DataLoader[Any]:
     """The batches of training steps `start` to `stop`, as tensors.
 
@@ -51,7 +51,8 @@ def load_batches(
         workers: processes that read; 0 reads in this one.
         prefetch: batches that each worker reads ahead.
         pin_memory: for faster copies to a GPU.
-        start_method: of the workers; Python's default for the platform if None.
+        start_method: of the workers. `fork` starts soonest, and now and then hangs in a process that has rendered or
+            has other threads.
 
     Raises:
         UsageError: an argument makes no sense.

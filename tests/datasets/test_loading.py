@@ -43,7 +43,7 @@ def test_batches_come_as_tensors_of_each_step(dataset):
     assert all(np.array_equal(batches[3][key].numpy(), array) for key, array in wanted.items())
 
 
-@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
 def test_workers_give_what_none_give(dataset, start_method):
     sampler = EpochSampler(len(dataset), batch_size=6, seed=0)
     several = list(load_batches(dataset, sampler, stop=9, workers=2, start_method=start_method))
@@ -53,11 +53,11 @@ def test_workers_give_what_none_give(dataset, start_method):
 def test_a_run_that_was_stopped_resumes_inside_an_epoch(dataset):
     sampler = EpochSampler(len(dataset), batch_size=6, seed=0)
     before = []
-    for batch in load_batches(dataset, sampler, stop=9, workers=2, start_method="fork"):
+    for batch in load_batches(dataset, sampler, stop=9, workers=2, start_method="forkserver"):
         before.append(batch)
         if len(before) == 4:  # in the middle of the second epoch, with batches read ahead
             break
-    resumed = list(load_batches(dataset, sampler, start=4, stop=9, workers=1, start_method="fork"))
+    resumed = list(load_batches(dataset, sampler, start=4, stop=9, workers=1, start_method="forkserver"))
     assert_same(before + resumed, list(load_batches(dataset, sampler, stop=9)))
 
 
