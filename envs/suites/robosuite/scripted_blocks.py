@@ -19,6 +19,7 @@ from embodied.envs.suites.robosuite.scripted import (
 )
 
 _LOST = 0.05  # metres that a held thing may slip before the script begins again
+_STOPPED_SHORT = 0.03  # metres from the place, when the palm meets a wall, at which the fingers still reach
 # Where the hand passes between two things: on the straight way the arm would stretch and the wrist turn till they stop.
 _BETWEEN = np.array([-0.05, -0.1, 1.05])
 
@@ -56,7 +57,8 @@ def grasp(scene: Scene, place: Callable[[], np.ndarray], closing: np.ndarray, *,
     rotation = downward(closing)
     if not (yield from move(scene, lambda: (above(place(), over), rotation), OPEN, within=0.01)):
         return False
-    if not (yield from move(scene, lambda: (place(), rotation), OPEN, within=0.01, steps=30)):
+    arrived = yield from move(scene, lambda: (place(), rotation), OPEN, within=0.01, steps=25)
+    if not arrived and scene.misses(place(), rotation)[0] > _STOPPED_SHORT:
         return False
     return (yield from hold(scene, rotation, CLOSED, 10))
 

@@ -18,9 +18,8 @@ class _Grocery(NamedTuple):
     """What has to be known to grasp one. Metres.
 
     below, top: from its origin down to its bottom and up to its top. grip: up to where it is held; at most 4 cm below
-    the top, where the palm meets it, and so high that the palm passes the walls. sides: which of its axes the fingers
-    may close along. beside: from the middle of its quarter to where it is put: the far ones are at the end of the arm's
-    reach.
+    the top, where the palm meets it. sides: which of its axes the fingers may close along. beside: from the middle of
+    its quarter to where it is put: the far ones are at the end of the arm's reach.
     """
 
     below: float
@@ -32,7 +31,7 @@ class _Grocery(NamedTuple):
 
 _SHAPES = {
     "Milk": _Grocery(below=0.061, top=0.083, grip=0.055),
-    "Bread": _Grocery(below=0.023, top=0.025, grip=0.016, beside=(-0.04, -0.03)),
+    "Bread": _Grocery(below=0.023, top=0.025, grip=0.0, beside=(-0.04, -0.03)),
     "Cereal": _Grocery(below=0.075, top=0.075, grip=0.045, sides=(1,)),
     "Can": _Grocery(below=0.04, top=0.04, grip=0.01, beside=(-0.053, -0.078)),
 }

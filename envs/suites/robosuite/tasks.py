@@ -28,7 +28,7 @@ class Task:
     Args:
         instruction: what to do, in English.
         horizon: steps of 50 ms. Of robomimic's tasks: as there. Of Wipe, which spreads its reward over the horizon: the
-            library's. Of others: at least twice what our scripts take, where there is one.
+            library's. Of others: at least twice what our scripts mostly take, where there is one.
         bodies: whose pose is privileged state: 3 numbers for the position and 4 for the quaternion, w first.
         sites: whose position is.
         joints: whose position is, as the angle or displacement of one hinge or slide.
