@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter
 
 import numpy as np
+from data_import import compare_import
 from data_sides import (
     BATCH,
     OFFSETS,
@@ -37,16 +35,13 @@ from data_sides import (
 )
 
 from embodied.core.reporting import SilentReporter
-from embodied.datasets.formats import open_source
-from embodied.datasets.importing import plan_import, run_import
-from embodied.datasets.key_proposal import propose
 from embodied.datasets.loading.materialized import Materialized, materialize
 from embodied.datasets.loading.npy_rows import Rows
 from embodied.datasets.loading.streaming import StreamingWindows
 from embodied.datasets.loading.windows import WindowDataset
 from embodied.datasets.store.episode_store import EpisodeStore, KeySpec
 
-EPISODE, IMPORTS = 100, 3
+EPISODE = 100
 SIZES = {96: 3000, 224: 800}  # frames
 
 
@@ -142,43 +137,6 @@ def plain_copy(rows: Rows, path: Path) -> np.ndarray:
     for first in range(0, len(rows), BATCH):
         copy[first : first + BATCH] = rows[first : first + BATCH]
     return np.asarray(copy)
-
-
-def compare_import(folder: Path, path: Path) -> None:
-    """Import to `path` beside decoding alone. They take turns, and the fastest of each counts: other load passes."""
-    decode, whole = (float("inf"), 0.0), (float("inf"), 0.0)
-    for _ in range(IMPORTS):
-        decode = min(decode, seconds(partial(decode_videos, folder)))
-        shutil.rmtree(path, ignore_errors=True)
-        whole = min(whole, seconds(partial(import_folder, folder, path)))
-    cores = len(os.sched_getaffinity(0))
-    floor = max(decode[0], whole[1] / cores)
-    print(f"decode alone {decode[0]:.1f} s, import {whole[0]:.1f} s: {whole[0] / decode[0]:.2f} x decode alone")
-    print(f"of processors {decode[1]:.1f} s and {whole[1]:.1f} s: {cores} of them cannot import in under {floor:.1f} s")
-
-
-def seconds(work: Callable[[], None]) -> tuple[float, float]:
-    """What `work` takes: by the clock, and of processors."""
-    start, used = perf_counter(), process_time()
-    work()
-    return perf_counter() - start, process_time() - used
-
-
-def decode_videos(folder: Path) -> None:
-    """Every video of a folder to RGB frames, and nothing else."""
-    import av
-
-    for path in sorted(folder.rglob("*.mp4")):
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                frame.to_ndarray(format="rgb24")
-
-
-def import_folder(folder: Path, path: Path) -> None:
-    name, source = open_source(str(folder))
-    plan = plan_import(source, format=name, path=str(folder), mapping=propose(source.keys))
-    run_import(source, plan, path, reporter=SilentReporter())
-    source.close()
 
 
 def memory() -> None:

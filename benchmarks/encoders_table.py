@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from embodied.bench.plots import Row, plot_comparison
-from embodied.bench.statistics import seeds_interval
+from embodied.bench.statistics.intervals import seeds_interval
 from embodied.core.files import write_json, write_text
 
 TASKS = ("hammer-v3", "assembly-v3")
@@ -36,6 +36,7 @@ class Line(NamedTuple):
 
 LINES = (
     Line("state (oracle)", "state", "mlp"),
+    Line("proprioception alone", "proprioception", "mlp"),
     Line("pixels 16x16", "pixels", "mlp"),
     Line("random ViT, pooled + MLP", "random", "mlp"),
     Line("random ViT, tokens + conv neck", "random", "conv"),

@@ -1,11 +1,13 @@
 """Frames per second of every suite, beside its own library and beside bare physics and bare rendering, from one run.
 
 python benchmarks/envs.py [SUITE ...]           # all suites, or these; docs/results/envs.json
+python benchmarks/envs.py workers [SUITE ...]   # only eight environments on two workers against one environment
 python benchmarks/envs.py pictures [SUITE ...]  # full, lean and lean+ side by side; docs/results/render_<suite>.png
 python benchmarks/envs.py table                 # the results as the table of docs/rendering.md
 
-Every side runs in a process of its own, pinned to one core (two workers: to two), all sides in turns, three times over;
-the medians count. Leave the machine alone meanwhile; on a busy one, time on the core says more than the clock.
+Every side runs in a process of its own, pinned to one core, all sides in turns, three times over; the medians count.
+Leave the machine alone meanwhile; on a busy one, time on the core says more than the clock. How two workers on two
+cores are compared with one environment on one is told in envs_workers.py.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from envs_sides import LIBRARIES, SIZE
+from envs_workers import SLOTS, compare_workers
 
 from embodied.core.errors import MissingExtraError
 from embodied.envs.gl import select_gl_backend
@@ -30,7 +33,7 @@ from embodied.envs.registry import load_suite, suite_names
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 REPEATS, WARM_UP, SECONDS = 3, 20, 3.0
-SIDES = ("library", "full", "lean", "lean+", "limits lean", "limits lean+", "two lean", "two lean+")
+SIDES = ("library", "full", "lean", "lean+", "limits lean", "limits lean+")
 MISSING = 77  # exit code of a side whose library is not installed
 
 
@@ -45,8 +48,11 @@ def main() -> None:
 
         update({suite: {"pictures": draw_pictures(suite, RESULTS)} for suite in chosen(words[1:])})
     else:
-        for suite in chosen(words):
-            update({suite: compare(suite)})
+        only_workers = words[:1] == ["workers"]
+        for suite in chosen(words[only_workers:]):
+            if not only_workers:
+                update({suite: compare(suite)})
+            update({suite: {"two workers": two_workers(suite)}})
 
 
 def chosen(words: list[str]) -> list[str]:
@@ -63,11 +69,11 @@ def update(found: dict[str, dict[str, Any]]) -> None:
 
 
 def compare(suite: str) -> dict[str, Any]:
-    cores = sorted(os.sched_getaffinity(0))[:2]
+    cores = sorted(os.sched_getaffinity(0))
     runs: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for _ in range(REPEATS):
         for side in SIDES:
-            if (answer := ask(suite, side, cores if side.startswith("two") else cores[:1])) is None:
+            if (answer := ask(suite, side, cores[:1])) is None:
                 print(f"{suite}: not installed")
                 return {"missing": True}
             runs[side].append(answer)
@@ -76,7 +82,7 @@ def compare(suite: str) -> dict[str, Any]:
         for side, answers in runs.items()
     }
     ratios = ratios_of({side: value["fps"] for side, value in values.items()})
-    by_core = ratios_of({side: value["fps per core second"] for side, value in values.items()}, workers=False)
+    by_core = ratios_of({side: value["fps per core second"] for side, value in values.items()})
     found = load_suite(suite)
     print(f"{suite} {found.default_task}: " + ", ".join(f"{side} {values[side]['fps']:.1f}/s" for side in SIDES))
     print("  by the clock: " + ", ".join(f"{name} {value:.2f}" for name, value in ratios.items()))
@@ -88,25 +94,34 @@ def compare(suite: str) -> dict[str, Any]:
     }
 
 
-def ratios_of(fps: dict[str, float], *, workers: bool = True) -> dict[str, float]:
+def two_workers(suite: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for quality in ("lean", "lean+"):
+        if (answer := ask(suite, f"two {quality}", sorted(os.sched_getaffinity(0))[:2])) is not None:
+            found[quality] = {"environments": SLOTS, **answer}
+            print(f"{suite}, two workers, {quality}: {answer['ratio']:.2f} times one", flush=True)
+    return found
+
+
+def ratios_of(fps: dict[str, float]) -> dict[str, float]:
     ratios = {}
     for quality in ("lean", "lean+"):
         ratios[f"{quality} / library"] = fps[quality] / fps["library"]
         ratios[f"{quality} / full"] = fps[quality] / fps["full"]
         ratios[f"{quality} / limit"] = fps[quality] / fps[f"limits {quality}"]
-        if workers:
-            ratios[f"two workers / one, {quality}"] = fps[f"two {quality}"] / fps[quality]
     return ratios
 
 
 def show_table() -> None:
-    columns = ("library", "full", "lean", "lean+", "two lean", "two lean+")
+    columns = ("library", "full", "lean", "lean+")
     shares = ("lean / library", "lean+ / library", "lean / limit", "lean+ / limit")
-    print("| suite, task | " + " | ".join((*columns, *shares)) + " |\n" + "| --- " * (len(columns) + 5) + "|")
+    titles = ("suite, task", *columns, *shares, "two workers / one, lean")
+    print("| " + " | ".join(titles) + " |\n" + "| --- " * len(titles) + "|")
     for suite, found in json.loads((RESULTS / "envs.json").read_text()).items():
         if "medians" in found:
             cells = [f"{found['medians'][side]['fps']:.1f}" for side in columns]
             cells += [f"{found['ratios'][share]:.2f}" for share in shares]
+            cells += [f"{found['two workers']['lean']['ratio']:.2f}" if found.get("two workers") else ""]
             print(f"| {suite}, {found['task']} | " + " | ".join(cells) + " |")
 
 
@@ -152,11 +167,11 @@ def measure(suite: str, side: str) -> dict[str, float]:
     if kind == "limits":
         return limits(suite, quality)
     if kind == "two":
-        return rate(*two_workers(suite, quality), frames=2)
+        return compare_workers(suite, quality)[str(SLOTS)]
     return rate(*one_environment(suite, quality))
 
 
-def rate(step: Callable[[], bool], reset: Callable[[], Any], *, frames: int = 1) -> dict[str, float]:
+def rate(step: Callable[[], bool], reset: Callable[[], Any]) -> dict[str, float]:
     """Frames per second of steps with the resets they need, by the clock and by this process's time on a core."""
     reset()
     begin = perf_counter()
@@ -168,7 +183,7 @@ def rate(step: Callable[[], bool], reset: Callable[[], Any], *, frames: int = 1)
     while perf_counter() - start < SECONDS:
         if step():
             reset()
-        count += frames
+        count += 1
     return {"fps": count / (perf_counter() - start), "fps per core second": count / (process_time() - used)}
 
 
@@ -183,20 +198,6 @@ def one_environment(suite: str, quality: str) -> tuple[Callable[[], bool], Calla
         return terminated or truncated
 
     return step, lambda: env.reset()
-
-
-def two_workers(suite: str, quality: str) -> tuple[Callable[[], bool], Callable[[], Any]]:
-    from embodied.envs.vector import make_vector_env
-
-    options = {"suite": suite, "render": quality, "image_size": SIZE}
-    environment = make_vector_env(options, num_envs=2, autoreset="same_step")
-    environment.action_space.seed(0)
-
-    def step() -> bool:
-        environment.step(environment.action_space.sample())
-        return False
-
-    return step, lambda: environment.reset(seed=0)
 
 
 def limits(suite: str, quality: str) -> dict[str, float]:

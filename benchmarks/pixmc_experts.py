@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from embodied.bench.statistics import wilson_interval
+from embodied.bench.statistics.intervals import wilson_interval
 from embodied.core.files import atomic_path, write_json
 from embodied.core.seeding import numpy_generator
 from embodied.envs.gl import select_gl_backend
@@ -29,7 +29,6 @@ COLOURS = {"reach": "#15803d", "cabinet": "#92400e", "pick": "#b91c1c", "move": 
 def finished(task: str, noise_std: float) -> list[int | None]:
     """The step at which each episode was done, None for those that were not at the default horizon."""
     suite = load_suite("pixmc")
-    assert suite.make_expert is not None
     simulation = suite.make(task, protocol=None, **suite.options)
     expert = suite.make_expert("scripted", task, simulation)
     steps: list[int | None] = []

@@ -13,17 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from embodied.datasets.store.episode_index import KeySpec
+from embodied.datasets.store.planar_frames import Frames
 
 BLOCK_BYTES = 32 << 20  # an importer gives blocks of about this size, so that memory does not grow with an episode
 
-Block = Mapping[str, np.ndarray]
-"""Consecutive frames: for every key of the source an array [T, ...] of its dtype and frame shape, T at least 1."""
+Block = Mapping[str, Frames]
+"""Consecutive frames: for every key of the source an array [T, ...] of its dtype and frame shape, T at least 1.
+
+Frames of a video may come as `PlanarFrames`, which a store that keeps JPEGs takes as they are.
+"""
 
 
-class EncodedBlock(dict[str, np.ndarray]):
+class EncodedBlock(dict[str, Frames]):
     """A block some of whose frames come from JPEG files, which a store can keep as they are.
 
     Args:
@@ -32,7 +34,7 @@ class EncodedBlock(dict[str, np.ndarray]):
             `files.encoded_images.Picture` whose pixels are the frame, unchanged. Then nothing is lost.
     """
 
-    def __init__(self, frames: Mapping[str, np.ndarray], files: Mapping[str, Sequence[bytes | None]]) -> None:
+    def __init__(self, frames: Mapping[str, Frames], files: Mapping[str, Sequence[bytes | None]]) -> None:
         super().__init__(frames)
         self.files = files
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from embodied.core.errors import UsageError, UserError
 from embodied.core.protocols import Reporter
 from embodied.core.run_folder import versions
+from embodied.datasets.background_commits import BackgroundCommits
 from embodied.datasets.episode_source import EncodedBlock, EpisodeSource, SourceEpisode
 from embodied.datasets.key_casting import ImageOptions
 from embodied.datasets.key_mapping import KeyMapping
@@ -199,10 +200,11 @@ def _add_missing(
     with (
         ticking(reporter, total=total, description="frames" if known else "episodes", done=total - left) as advance,
         closing(run_ahead(_parts(missing, plan), most=_MOST_AHEAD)) as parts,
+        BackgroundCommits(report.store) as commits,
     ):
         for episode in missing:
             try:
-                _add(report.store, episode, parts, advance if known else lambda frames: None)
+                _add(commits, episode, parts, advance if known else lambda frames: None)
                 report.added += 1
             except EpisodeError as error:
                 if on_error == "raise":
@@ -230,21 +232,21 @@ def _parts(missing: Sequence[SourceEpisode], plan: ImportPlan) -> Generator[_Par
             yield _End()
 
 
-def _add(store: EpisodeStore, episode: SourceEpisode, parts: Iterator[_Part], advance: Callable[[int], None]) -> None:
-    """Write one episode; the store has all of it afterwards or, when this raises EpisodeError, nothing."""
+def _add(
+    commits: BackgroundCommits, episode: SourceEpisode, parts: Iterator[_Part], advance: Callable[[int], None]
+) -> None:
+    """Write one episode; the store will have all of it or, when this raises EpisodeError, nothing."""
     begin = next(parts)
     assert isinstance(begin, _Begin), begin
-    with store.writer(**begin.details) as writer:
-        frames = 0
+    with commits.writer(**begin.details) as writer:
         while isinstance(block := next(parts), EncodedBlock):
+            before = writer.length
             writer.write(block, encoded=block.files)
-            count = len(next(iter(block.values())))
-            frames += count
-            advance(count)
+            advance(writer.length - before)
         assert isinstance(block, _End), block
         if block.error is not None:
             raise EpisodeError(f"{episode.origin}: {block.error}") from block.error
-        if not frames:
+        if not writer.length:
             raise EpisodeError(f"{episode.origin} has no frames")
-        if episode.length not in (None, frames):
-            raise EpisodeError(f"{episode.origin} should have {episode.length} frames and has {frames}")
+        if episode.length not in (None, writer.length):
+            raise EpisodeError(f"{episode.origin} should have {episode.length} frames and has {writer.length}")

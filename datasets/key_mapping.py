@@ -23,6 +23,7 @@ from embodied.core.errors import UsageError, unknown_name
 from embodied.datasets.episode_source import Block, EncodedBlock
 from embodied.datasets.key_casting import ImageOptions, cast, cast_spec
 from embodied.datasets.store.episode_index import JPEG, KeySpec
+from embodied.datasets.store.planar_frames import Frames, PlanarFrames
 
 Sources = dict[str, tuple[str, ...]]
 _YAML_WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
@@ -46,16 +47,20 @@ class KeyMapping:
             name: cast_spec(name, {key: keys[key] for key in foreign}, images) for name, foreign in self.sources.items()
         }
 
-    def apply(self, block: Block, specs: Mapping[str, KeySpec], images: ImageOptions) -> dict[str, np.ndarray]:
-        """A block of the source as a block of the store, whose keys are `specs`.
+    def apply(self, block: Block, specs: Mapping[str, KeySpec], images: ImageOptions) -> dict[str, Frames]:
+        """A block of the source as a block of the store, whose keys are `specs`; planes stay such for JPEGs only.
 
         Raises:
             UserError: values that a name cannot hold.
         """
-        return {
-            name: cast(name, specs[name], {key: block[key] for key in foreign}, images)
-            for name, foreign in self.sources.items()
-        }
+        made: dict[str, Frames] = {}
+        for name, foreign in self.sources.items():
+            frames, spec = block[foreign[0]], specs[name]
+            if isinstance(frames, PlanarFrames) and spec.codec == JPEG and frames.shape[1:] == spec.shape:
+                made[name] = frames
+            else:
+                made[name] = cast(name, spec, {key: np.asarray(block[key]) for key in foreign}, images)
+        return made
 
     def kept_files(self, block: Block, specs: Mapping[str, KeySpec]) -> dict[str, Sequence[bytes | None]]:
         """The JPEG files of a block that the store can keep, because `apply` leaves the pixels of their key alone."""

@@ -15,7 +15,7 @@ from embodied.envs.experts.behaviours import check_expert, make_expert
 from embodied.envs.gl import select_gl_backend, spread_over_gpus
 from embodied.envs.registry import load_suite
 from embodied.envs.task_env import TaskEnv
-from embodied.envs.worker_processes import map_in_workers
+from embodied.envs.worker_jobs import map_in_workers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from embodied.core.errors import unknown_name
+
 if TYPE_CHECKING:
     import mujoco
 
@@ -128,7 +130,7 @@ class Suite:
         options: further arguments of `make` with their defaults.
         protocols: names of benchmark protocols beside the default one, such as `cortex`; each with the tasks it has.
         experts: behaviours beside `random` that fill a store, with one line each.
-        make_expert: `make_expert(kind, task, simulation)`.
+        build_expert: `build_expert(kind, task, simulation)` for a kind of `experts`.
     """
 
     name: str
@@ -142,4 +144,14 @@ class Suite:
     options: Mapping[str, Any] = field(default_factory=dict)
     protocols: Mapping[str, Sequence[str]] = field(default_factory=dict)
     experts: Mapping[str, str] = field(default_factory=dict)
-    make_expert: Callable[[str, str, Simulation], Expert] | None = None
+    build_expert: Callable[[str, str, Simulation], Expert] | None = None
+
+    def make_expert(self, kind: str, task: str, simulation: Simulation) -> Expert:
+        """The behaviour of that name for a task.
+
+        Raises:
+            UsageError: the suite has none of that name, or none for the task.
+        """
+        if kind not in self.experts or self.build_expert is None:
+            raise unknown_name("collect.expert", kind, self.experts)
+        return self.build_expert(kind, task, simulation)

@@ -1,4 +1,4 @@
-"""Several environments side by side, each in a process of its own, on Gymnasium's vector environments."""
+"""Several environments side by side, spread over the cores, as one of Gymnasium's vector environments."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from embodied.core.errors import UsageError, unknown_name
 from embodied.envs.gl import select_gl_backend, spread_over_gpus
 from embodied.envs.task_env import TaskEnv
+from embodied.envs.worker_processes import usable_cores
 from embodied.envs.worker_vector_env import WorkerVectorEnv
 
 AUTORESETS = {  # what happens to a slot whose episode has ended
@@ -65,14 +66,17 @@ def make_vector_env(
     env_options: Mapping[str, Any],
     *,
     num_envs: int,
+    workers: int | None = None,
     autoreset: str = "disabled",
     gl_devices: Sequence[int] | None = None,
 ) -> VectorEnv[Any, Any, Any]:
-    """`num_envs` environments, in worker processes when there are several.
+    """`num_envs` environments, spread over worker processes.
 
     Args:
         env_options: arguments of `TaskEnv`.
-        num_envs: at least 1.
+        num_envs: at least 1. Several per worker use the cores better than one, see docs/rendering.md.
+        workers: processes, no more of them than environments; None: one per core that this process may use. Where
+            there would be one or none, everything happens here, unless `gl_devices` are given. No result depends on it.
         autoreset: a name of `AUTORESETS`.
         gl_devices: that the workers render on in turns, see `gl.spread_over_gpus`.
 
@@ -85,25 +89,26 @@ def make_vector_env(
     """
     if num_envs < 1:
         raise UsageError(f"num_envs must be at least 1, got {num_envs}")
+    if workers is not None and workers < 0:
+        raise UsageError(f"workers must be at least 0, got {workers}")
     if autoreset not in AUTORESETS:
         raise unknown_name("autoreset", autoreset, AUTORESETS)
     select_gl_backend()  # here once, so that the workers inherit the choice
-    factory = EnvironmentFactory(env_options, rests=autoreset == "disabled")
-    mode = AUTORESETS[autoreset]
-    if num_envs == 1:
-        return SyncVectorEnv([factory], copy=False, autoreset_mode=mode)
-    task = f"{env_options.get('suite', 'metaworld')}/{env_options.get('task') or 'default task'}"
+    processes = min(num_envs, usable_cores() if workers is None else workers)
+    if processes <= 1:
+        processes = 1 if gl_devices else 0  # a device is chosen for a whole process
     return WorkerVectorEnv(
-        factory,
-        names=[f"environment {slot} ({task})" for slot in range(num_envs)],
-        gl_devices=spread_over_gpus(num_envs, gl_devices),
-        autoreset=mode,
+        EnvironmentFactory(env_options, rests=autoreset == "disabled"),
+        num_envs=num_envs,
+        gl_devices=spread_over_gpus(processes, gl_devices) if processes else (),
+        task=f"{env_options.get('suite', 'metaworld')}/{env_options.get('task') or 'default task'}",
+        autoreset=AUTORESETS[autoreset],
     )
 
 
 def reset_slots(environment: VectorEnv[Any, Any, Any], seeds: Sequence[int | None]) -> dict[str, np.ndarray]:
     """Reset the slots that have a seed; returns the observations of all, the others' unchanged."""
     mask = np.array([seed is not None for seed in seeds])
-    # The base class is annotated without the list of seeds that both of its subclasses take.
+    # The base class is annotated without the list of seeds that its subclasses take.
     observation, _ = environment.reset(seed=list(seeds), options={"reset_mask": mask})  # type: ignore[arg-type]
     return dict(observation)

@@ -6,19 +6,23 @@ import multiprocessing
 import os
 import signal
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import parent_process
-from multiprocessing.connection import Connection, wait
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from multiprocessing import parent_process, resource_tracker
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from threading import Thread
-from typing import Any, Protocol
+from typing import Any
 
 from embodied.core.errors import UsageError, UserError
 from embodied.envs.gl import EGL_DEVICE
 
 _PATIENCE = 5.0  # seconds that a worker has to end by itself
-_AHEAD = 2  # jobs per worker that are begun before the first of them has been taken
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def enter_worker(gl_device: int | None) -> None:
@@ -28,6 +32,8 @@ def enter_worker(gl_device: int | None) -> None:
         gl_device: see `gl.spread_over_gpus`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # that this process began with, see below
     die_with_parent()
     if gl_device is not None:
         os.environ[EGL_DEVICE] = str(gl_device)
@@ -103,121 +109,78 @@ def end_processes(processes: Sequence[BaseProcess], *, at_once: bool) -> None:
             process.join()
 
 
-class Job(Protocol):
-    """What a worker does: made once in its process, called many times there."""
-
-    def __call__(self, item: Any, /) -> Any: ...
-
-    def close(self) -> None: ...
-
-
-def map_in_workers(
-    make_job: Callable[[], Job], items: Iterable[Any], *, names: Sequence[str], gl_devices: Sequence[int | None]
-) -> Generator[Any, None, None]:
-    """The job's result for every item, in their order whatever worker is first.
+class Worker:
+    """A process that was started to work, and the pipe to it.
 
     Args:
-        make_job: can be sent to another process, as can items and results.
-        items: may be endless; at most two per worker are worked on ahead of what has been taken.
-        names: of the workers, for messages.
-        gl_devices: of the workers.
-
-    Raises:
-        UserError: a worker was ended, or raised one.
-        RuntimeError: a worker raised something else; with the traceback.
+        target: its life; called with the other end of the pipe and `arguments`, which can be sent to another process.
+        name: its number and its task, for messages.
+        gl_device: see `gl.spread_over_gpus`.
+        children: whether it may start processes of its own. If so it must be ended by `end_workers`.
     """
-    context = multiprocessing.get_context("spawn")
-    pipes: list[Connection] = []
-    processes: list[BaseProcess] = []
-    finished = False
-    try:
-        for device in gl_devices:
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, make_job, device), daemon=True)
-            process.start()
-            theirs.close()  # so that ours reports the end of the process
-            pipes.append(ours)
-            processes.append(process)
-        yield from _in_order(pipes, processes, names, iter(items))
-        finished = True
-    finally:
-        for pipe in pipes:
-            pipe.close()
-        end_processes(processes, at_once=not finished)
 
+    def __init__(
+        self,
+        target: Callable[..., None],
+        *arguments: Any,
+        name: str,
+        gl_device: int | None,
+        children: bool = False,
+    ) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.name = name
+        self.pipe, theirs = context.Pipe()
+        self.process: BaseProcess = context.Process(
+            target=_live, args=(target, gl_device, theirs, *arguments), daemon=not children
+        )
+        with _ctrl_c_held_back():
+            self.process.start()
+        theirs.close()  # so that ours reports the end of the process
 
-def _in_order(
-    pipes: list[Connection], processes: list[BaseProcess], names: Sequence[str], items: Iterator[Any]
-) -> Generator[Any, None, None]:
-    results: dict[int, Any] = {}
-    waiting = [0] * len(pipes)  # jobs that each worker has been given and not answered
-    begun = taken = 0
-    exhausted = False
-    while True:
-        while not exhausted and begun < taken + _AHEAD * len(pipes) and min(waiting) < _AHEAD:
-            try:
-                item = next(items)
-            except StopIteration:
-                exhausted = True
-                break
-            worker = waiting.index(min(waiting))
-            _send(pipes[worker], (begun, item), processes[worker], names[worker])
-            waiting[worker] += 1
-            begun += 1
-        if taken in results:
-            yield results.pop(taken)
-            taken += 1
-        elif not any(waiting):
-            return
-        else:
-            for pipe in wait([pipe for pipe, jobs in zip(pipes, waiting, strict=True) if jobs]):
-                worker = pipes.index(pipe)  # type: ignore[arg-type]
-                number, result = _receive(pipe, processes[worker], names[worker])
-                results[number] = result
-                waiting[worker] -= 1
+    def send(self, message: bytes) -> None:
+        """Send what the worker's `pipe.recv()` unpickles.
 
-
-def _send(pipe: Connection, message: Any, process: BaseProcess, name: str) -> None:
-    try:
-        pipe.send(message)
-    except (BrokenPipeError, ConnectionResetError) as error:
-        raise error_of_death(process, name) from error
-
-
-def _receive(pipe: Any, process: BaseProcess, name: str) -> tuple[int, Any]:
-    try:
-        number, result, error = pipe.recv()
-    except (EOFError, ConnectionResetError) as broken:
-        raise error_of_death(process, name) from broken
-    if error is not None:
-        raise error_of_worker(error, name)
-    return number, result
-
-
-def _work(pipe: Connection, make_job: Callable[[], Job], gl_device: int | None) -> None:
-    """The life of a worker."""
-    enter_worker(gl_device)
-    job: Job | None = None
-    with ThreadPoolExecutor(1) as sender:  # so that the next job need not wait until the parent takes this result
+        Raises:
+            UserError: the worker was ended.
+        """
         try:
-            while True:
-                number, item = pipe.recv()
-                try:
-                    job = make_job() if job is None else job
-                    sender.submit(_answer, pipe, number, job(item))
-                except Exception as error:  # whatever it is, the parent raises it
-                    sender.submit(_answer, pipe, number, None, portable_error(error))
-        except (EOFError, ConnectionResetError):  # the parent wants no more
-            pass
-        finally:
-            if job is not None:
-                job.close()
+            self.pipe.send_bytes(message)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise error_of_death(self.process, self.name) from error
+
+    def receive(self) -> Any:
+        """Wait for what the worker sends.
+
+        Raises:
+            UserError: the worker was ended.
+        """
+        try:
+            return self.pipe.recv()
+        except (EOFError, ConnectionResetError) as error:
+            raise error_of_death(self.process, self.name) from error
 
 
-def _answer(pipe: Connection, number: int, result: Any, error: tuple[str, str] | None = None) -> None:
+def end_workers(workers: Sequence[Worker], *, at_once: bool) -> None:
+    """End workers that take the end of their pipe for a sign; see `end_processes`."""
+    for worker in workers:
+        worker.pipe.close()
+    end_processes([worker.process for worker in workers], at_once=at_once)
+
+
+def _live(target: Callable[..., None], gl_device: int | None, pipe: Connection, *arguments: Any) -> None:
+    enter_worker(gl_device)
+    target(pipe, *arguments)
+
+
+@contextmanager
+def _ctrl_c_held_back() -> Generator[None, None, None]:
+    """A process started in here does not see Ctrl-C: until it can say that it leaves it to us, it would die noisily."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # whose start would let the signal through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        pipe.send((number, result, error))
-    except (BrokenPipeError, ConnectionResetError):  # the parent wants no more
-        pass
-    except Exception as unsendable:  # the result cannot be pickled, and the parent waits for an answer
-        pipe.send((number, None, portable_error(unsendable)))
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -114,12 +114,10 @@ def assemble(
     kind = KINDS[head]
     chosen = neck or kind.neck
     load_neck(chosen)  # refuses an unknown name
-    if chosen == "text_query":
-        raise UsageError("policy.neck=text_query needs the instruction's embedding, which BCPolicy has none of")
-    moments = _at_least_one("policy.history", kind.history if history is None else history)
-    length = _at_least_one("policy.chunk", chunk if chunk is not None else kind.chunk or moments)
+    moments = at_least_one("policy.history", kind.history if history is None else history)
+    length = at_least_one("policy.chunk", chunk if chunk is not None else kind.chunk or moments)
     decay = _decay(kind, ensemble, execute)
-    ahead = _at_least_one("policy.execute", execute if execute is not None else min(kind.execute, length))
+    ahead = at_least_one("policy.execute", execute if execute is not None else min(kind.execute, length))
     if ahead > length:
         raise UsageError(f"policy.execute must be in [1, policy.chunk={length}], got {ahead}")
     if decay is not None and ahead != 1:
@@ -138,12 +136,17 @@ def assemble(
         raise UsageError(
             "policy.head=rnn_gmm reads moment by moment and gives one action each: policy.chunk must be "
             "policy.history, policy.execute 1, policy.ensemble false, and policy.neck one that fuses no history "
-            "(pooled, attention, spatial_softmax)"
+            "(pooled, attention, spatial_softmax, text_query)"
         )
     return made
 
 
-def _at_least_one(name: str, value: object) -> int:
+def at_least_one(name: str, value: object) -> int:
+    """The value of a setting that counts something.
+
+    Raises:
+        UsageError: it is no whole number, or less than 1.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(f"{name} must be a whole number of at least 1, got {value!r}")
     return value
@@ -187,14 +190,20 @@ def build_neck(
     grid: tuple[int, int] | None,
     channels: int,
     bottleneck: int | None,
+    text_width: int | None,
     options: Mapping[str, Any],
 ) -> nn.Module:
-    """The neck for features [B, T, *feature_shape].
+    """The neck for features [B, T, *feature_shape] and instructions [B, text_width], if there are any.
 
     Raises:
-        UsageError: it needs a grid of tokens, which the feature is not, or has no such option.
+        UsageError: it needs a grid of tokens, which the feature is not, or instructions, or has no such option.
     """
     width = int(feature_shape[-1])
+    if not width and made.neck not in VECTOR_NECKS:
+        raise UsageError(
+            f"policy.neck={made.neck} looks at a picture's tokens, of which encoder=proprioception has none: choose "
+            "policy.head=mlp, or policy.neck=pooled"
+        )
     arguments: dict[str, Any] = {"width": width}
     if made.neck == "flare":
         arguments["width"] = width * int(feature_shape[0]) if len(feature_shape) == 2 else width
@@ -205,6 +214,13 @@ def build_neck(
         )
     if made.neck in ("spatial", "spatial_softmax"):
         arguments["grid"] = grid
+    if made.neck == "text_query":
+        if text_width is None:
+            raise UsageError(
+                "policy.neck=text_query needs the instruction's embedding: set policy.instruction "
+                "(embodied list text_encoders)"
+            )
+        arguments["text_width"] = text_width
     if made.neck == "spatial":
         arguments |= {"history": made.history, "channels": channels, "bottleneck": bottleneck}
     return _build(load_neck(made.neck), {**arguments, **options}, setting="policy.neck_options", name=made.neck)

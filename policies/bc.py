@@ -1,7 +1,7 @@
 """Behaviour cloning on the features of an encoder.
 
 Legend: B batch, T moments of history, V values of a feature (or N tokens of width V), P proprioception, M moments that
-the head reads, H chunk, A action.
+the head reads, E width of an instruction's embedding, H chunk, A action.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from embodied.core.errors import UsageError
-from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, FEATURES, INPUTS, PAD_MASK, STATE, image_key
+from embodied.core.protocols import ACTION, FEATURES, INPUTS, INSTRUCTION, PAD_MASK, STATE, TextEncoder
+from embodied.encoders.modality import input_keys
+from embodied.encoders.text.instructions import Instructions
 from embodied.policies.action_space import ActionNormalizer, ActionSpace, Kind, action_kind
 from embodied.policies.assembly import HEADS, assemble
 from embodied.policies.chunk_execution import episode_keys
@@ -26,10 +28,10 @@ __all__ = ["HEADS", "BCPolicy"]
 
 
 class BCPolicy(nn.Module):
-    """Behaviour cloning by any action head from an encoder's features and proprioception.
+    """Behaviour cloning by any action head from an encoder's features, proprioception and, if asked for, instructions.
 
     The encoder is part of the policy: `act` takes raw observations. What of it learns is saved with the policy; the
-    frozen rest is named by its fingerprint in the policy artifact.
+    frozen rest is named by its fingerprint in the policy artifact, as is the text encoder, which never learns.
 
     Args:
         encoder: see `core.protocols.Encoder`; a frozen one must be frozen by the caller.
@@ -42,6 +44,8 @@ class BCPolicy(nn.Module):
         hidden: widths of the MLP of `mlp` and `conv`.
         channels, bottleneck: of `neck=spatial`, see `ConvNeck`.
         proprioception_width: a linear layer maps proprioception to so many values; None: none.
+        text_encoder: what makes vectors of instructions; None: the policy looks at none.
+        instruction_width: values of an instruction beside each moment, by a linear layer.
         actions: see `ActionNormalizer`; None: `minmax` for heads with bounded actions, `zscore` for others.
         action_space: `ActionSpace.record` of the environment.
         action_mask: True = this robot has the dimension, [A]; None: it has all.
@@ -70,6 +74,8 @@ class BCPolicy(nn.Module):
         channels: int = 256,
         bottleneck: int | None = 64,
         proprioception_width: int | None = None,
+        text_encoder: TextEncoder | None = None,
+        instruction_width: int = 64,
         actions: Kind | None = None,
         action_space: Mapping[str, Any] | None = None,
         action_mask: Sequence[bool] | None = None,
@@ -91,6 +97,8 @@ class BCPolicy(nn.Module):
         self.cameras = (camera,) if isinstance(camera, str) else tuple(camera)
         self.proprioception_dim, self.action_dim = proprioception_dim, action_dim
         self.feature_shape = tuple(feature_shape)
+        # Not one of the modules: it is neither trained nor saved, and instructions are few.
+        self.instructions = None if text_encoder is None else Instructions(text_encoder)
         self.controller = build_controller(
             self.assembly,
             feature_shape=self.feature_shape,
@@ -98,6 +106,8 @@ class BCPolicy(nn.Module):
             action_dim=action_dim,
             proprioception_dim=proprioception_dim,
             proprioception_width=proprioception_width,
+            text_width=None if self.instructions is None else self.instructions.width,
+            instruction_width=instruction_width,
             hidden=hidden,
             channels=channels,
             bottleneck=bottleneck,
@@ -133,23 +143,30 @@ class BCPolicy(nn.Module):
 
     def see(self, observation: Mapping[str, Tensor]) -> Tensor:
         """Features of one observation per row, [B, *feature_shape]."""
-        if getattr(self.encoder, "modality", "image") != "image":
-            return self.encode(observation[ENVIRONMENT_STATE])
-        return torch.cat([self.encode(observation[image_key(camera)]) for camera in self.cameras], dim=-1)
+        return torch.cat([self.encode(observation[key]) for key in input_keys(self.encoder, self.cameras)], dim=-1)
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Raw frames uint8 [B, H, W, 3] of one camera (states float [B, S]) to one feature per frame."""
         tokens, out = self.encoder(self.encoder.preprocess(inputs))  # type: ignore[operator]
         return tokens if self.assembly.feature == "tokens" else out[self.assembly.feature]
 
-    def predict(self, features: Tensor, state: Tensor | None, *, noise: Tensor | None = None) -> Tensor:
+    def predict(
+        self,
+        features: Tensor,
+        state: Tensor | None,
+        *,
+        instruction: Tensor | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
         """A chunk [B, H, A] in the environment's units, from features [B, T, *feature_shape] and states [B, T, P].
 
         Args:
+            instruction: embeddings [B, E], for a policy that follows instructions.
             noise: see `ActionHead.noise_shape`; None draws it, where there is any, from the global generator.
         """
         acting = self.acting
-        chunk = acting.action_head.sample(acting.fuse(features, state), action_mask=self.action_mask, noise=noise)
+        fused = acting.fuse(features, state, instruction)
+        chunk = acting.action_head.sample(fused, action_mask=self.action_mask, noise=noise)
         return self.normalizer.restore(chunk)
 
     def loss(
@@ -159,7 +176,8 @@ class BCPolicy(nn.Module):
 
         Args:
             batch: `features` [B, T, ...] or, for an encoder that learns, `inputs` uint8 [B, T, H, W, 3];
-                `observation.state` [B, T, P]; `action` [B, H, A]; `pad_mask` bool [B, H].
+                `observation.state` [B, T, P]; `instruction` [B, E], if the policy follows instructions;
+                `action` [B, H, A]; `pad_mask` bool [B, H].
             generator: randomness of augmentation and head.
         """
         if self.training and self.controller.batch_norm and len(batch[ACTION]) < 2:
@@ -173,7 +191,7 @@ class BCPolicy(nn.Module):
         else:
             features = batch[FEATURES]
         return self.controller.action_head.loss(
-            self.controller.fuse(features, batch.get(STATE)),
+            self.controller.fuse(features, batch.get(STATE), batch.get(INSTRUCTION)),
             self.normalizer.normalize(batch[ACTION]),
             batch[PAD_MASK],
             action_mask=self.action_mask,
@@ -191,9 +209,16 @@ class BCPolicy(nn.Module):
         if self.ema is not None:
             self.ema.update(self.controller)
 
-    def initial(self, batch_size: int) -> dict[str, Tensor]:
-        """What an episode remembers, a row each; zero at its start. See `planning`."""
-        return initial_plans(self, batch_size)
+    def initial(self, batch_size: int, *, instructions: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """What an episode remembers, a row each, at its start. See `planning`.
+
+        Args:
+            instructions: what to do, one text per episode; a policy without a text encoder does not look at them.
+
+        Raises:
+            UsageError: the policy follows instructions, and there is not one for every episode.
+        """
+        return initial_plans(self, batch_size, instructions)
 
     @torch.inference_mode()
     def act(self, carry: dict[str, Tensor], observation: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
@@ -206,9 +231,8 @@ class BCPolicy(nn.Module):
 
     def noise_keys(self, observation: Mapping[str, Tensor]) -> Tensor:
         """What tells the episodes apart that begin with this observation, int64 [B]."""
-        looks = getattr(self.encoder, "modality", "image") == "image"
-        names = [image_key(camera) for camera in self.cameras] if looks else [ENVIRONMENT_STATE]
-        return episode_keys(*(observation[name] for name in [*names, STATE] if name in observation))
+        names = dict.fromkeys([*input_keys(self.encoder, self.cameras), STATE])
+        return episode_keys(*(observation[name] for name in names if name in observation))
 
     def trained_tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds: everything but what is frozen of the encoder."""

@@ -30,6 +30,11 @@ def policy_card(metadata: Mapping[str, Any], assembly: Assembly, *, command: str
         f"- **Chunks:** {assembly.chunk} action(s) predicted, {assembly.execute} executed before the next plan"
         + (f", temporal ensembling with decay {assembly.ensemble:g}" if assembly.ensemble is not None else ""),
     ]
+    if text := metadata.get("text_encoder"):
+        lines.append(
+            f"- **Instruction:** text encoder `{text['spec']}`, fingerprint `{text['fingerprint']}`; "
+            "`initial(batch, instructions=[...])` takes the texts"
+        )
     if training:
         told = ", ".join(f"{name} {value}" for name, value in training.items() if value is not None)
         lines.append(f"- **Training:** {told}")

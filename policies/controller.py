@@ -1,7 +1,7 @@
-"""The part of a policy that always learns: neck, proprioception, head.
+"""The part of a policy that always learns: neck, proprioception, instruction, head.
 
 Legend: B batch, T moments of history, V values of a feature (or N tokens of width V), P proprioception, M moments that
-the head reads, W values of such a moment, S samples, H chunk, A action.
+the head reads, W values of such a moment, E width of an instruction, S samples, H chunk, A action.
 """
 
 from __future__ import annotations
@@ -14,17 +14,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from embodied.core.errors import UsageError
 from embodied.core.protocols import ActionHead
-from embodied.policies.assembly import Assembly, build_head, build_neck
+from embodied.policies.assembly import Assembly, at_least_one, build_head, build_neck
 from embodied.policies.heads.mlp import BatchNormMLP
 from embodied.policies.necks.flare import Flare
+from embodied.policies.necks.text_query import TextQuery
+
+ROUNDING = 1e-6  # of a value's size, what float32 arithmetic may change
 
 
 class Controller(nn.Module):
     """Features and proprioception are scaled, fused to moments by the neck, and put side by side for the head.
 
+    A projection of the instruction's embedding goes beside every moment; `TextQuery` asks its tokens with it, too.
+
     A head that begins with BatchNorm sees features times one number and proprioception as it is, CortexBench's
-    protocol; others see both centred, and proprioception with unit variance.
+    protocol; others see both centred, and proprioception with unit variance. BatchNorm also takes the instruction's
+    projection: trained on a single instruction it has seen no variance there, and another one is far outside.
 
     Args:
         neck: [B, T, *feature] to [B, M, output_dim].
@@ -34,6 +41,8 @@ class Controller(nn.Module):
         feature_width: V.
         proprioception_dim: P.
         projection: of proprioception, a linear layer; None puts it beside the features as it is.
+        instruct: of the instruction, [B, E] to its values beside a moment; None: no instruction is looked at.
+        text_width: E; None: no instruction is looked at.
     """
 
     def __init__(
@@ -46,10 +55,13 @@ class Controller(nn.Module):
         feature_width: int,
         proprioception_dim: int,
         projection: nn.Module | None,
+        instruct: nn.Module | None,
+        text_width: int | None,
     ) -> None:
         super().__init__()
-        self.neck, self.projection, self.head = neck, projection, head
+        self.neck, self.projection, self.instruct, self.head = neck, projection, instruct, head
         self.fuses, self.history, self.proprioception_dim = fuses, history, proprioception_dim
+        self.text_width = text_width
         self.feature_mean: Tensor
         self.register_buffer("feature_mean", torch.zeros(feature_width))
         self.feature_scale: Tensor  # of frame differences, and of frames
@@ -82,20 +94,34 @@ class Controller(nn.Module):
             self.state_mean.copy_(states.mean(dim=0))
             self.state_std.copy_(torch.where(std > 1e-4, std, torch.ones_like(std)))
 
-    def fuse(self, features: Float[Tensor, "B T *feature"], state: Tensor | None) -> Float[Tensor, "B M W"]:
-        """What the head reads, from features and, with P above 0, proprioception [B, T, P]."""
+    def fuse(
+        self, features: Float[Tensor, "B T *feature"], state: Tensor | None, instruction: Tensor | None = None
+    ) -> Float[Tensor, "B M W"]:
+        """What the head reads, from features and, with P above 0, proprioception [B, T, P].
+
+        Args:
+            instruction: embeddings [B, E]; a controller without `instruct` does not look at them.
+
+        Raises:
+            UsageError: the instructions that it needs are not there.
+        """
+        if self.instruct is not None and instruction is None:
+            raise UsageError("this policy follows instructions: give it their embeddings, [B, E]")
         centred = features - self.feature_mean
         if isinstance(self.neck, Flare):
             moments = self._differences(self.neck(centred.flatten(2)))
+        elif isinstance(self.neck, TextQuery):
+            moments = self.neck(centred * self.feature_scale[1], instruction)
         else:
             moments = self.neck(centred * self.feature_scale[1])
-        if not self.proprioception_dim:
-            return moments
-        assert state is not None
-        seen = (state[:, -moments.shape[1] :] - self.state_mean) / self.state_std
-        if self.projection is not None:
-            seen = self.projection(seen)
-        return torch.cat([moments, seen], dim=-1)
+        parts = [moments]
+        if self.proprioception_dim:
+            assert state is not None
+            seen = (state[:, -moments.shape[1] :] - self.state_mean) / self.state_std
+            parts.append(seen if self.projection is None else self.projection(seen))
+        if self.instruct is not None:
+            parts.append(self.instruct(instruction)[:, None].expand(-1, moments.shape[1], -1))
+        return torch.cat(parts, dim=-1)
 
     def _differences(self, moments: Float[Tensor, "B T V"]) -> Float[Tensor, "B 1 TV"]:
         """`Flare`'s output as one moment, differences and the present feature scaled each."""
@@ -111,13 +137,18 @@ def build_controller(
     action_dim: int,
     proprioception_dim: int,
     proprioception_width: int | None,
+    text_width: int | None,
+    instruction_width: int,
     hidden: Sequence[int],
     channels: int,
     bottleneck: int | None,
     head_options: Mapping[str, Any],
     neck_options: Mapping[str, Any],
 ) -> Controller:
-    """Neck, proprioception and head that fit each other; arguments as of `bc.BCPolicy`.
+    """Neck, proprioception, instruction and head that fit each other; arguments as of `bc.BCPolicy`.
+
+    Args:
+        text_width: E; None: no instruction is looked at.
 
     Raises:
         UsageError: they cannot.
@@ -128,6 +159,7 @@ def build_controller(
         grid=grid,
         channels=channels,
         bottleneck=bottleneck,
+        text_width=text_width,
         options=neck_options,
     )
     width = cast(int, neck.output_dim)
@@ -136,6 +168,11 @@ def build_controller(
     projection, added = None, proprioception_dim
     if proprioception_dim and proprioception_width:
         projection, added = nn.Linear(proprioception_dim, proprioception_width), proprioception_width
+    instruct: nn.Module | None = None
+    if text_width is not None:
+        values = at_least_one("policy.instruction_width", instruction_width)
+        instruct = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, values))
+        added += values
     head = build_head(
         made,
         feature_dim=width + added,
@@ -152,6 +189,8 @@ def build_controller(
         feature_width=prod(feature_shape) if made.neck == "flare" else feature_shape[-1],
         proprioception_dim=proprioception_dim,
         projection=projection,
+        instruct=instruct,
+        text_width=text_width,
     )
 
 
@@ -159,12 +198,14 @@ def feature_scales(windows: Float[Tensor, "S T *feature"]) -> tuple[Tensor, Tens
     """Factors that bring frame differences and features to unit variance on average.
 
     The input BatchNorm adds 1e-5 to every variance, CortexBench's default. Frame differences of a smooth encoder vary
-    less than that and would vanish; one factor for all dimensions keeps their proportions, and dead ones dead.
+    less than that and would vanish; one factor for all dimensions keeps their proportions, and dead ones dead. What
+    differs by rounding alone is no variance: a picture that never changes must not be blown up.
 
     Returns:
         Scalars: one over the root mean square difference (1 where there is none), one over the standard deviation.
     """
     difference = (windows[:, 1:] - windows[:, :-1]).square().mean().sqrt() if windows.shape[1] > 1 else torch.zeros(())
     deviation = (windows[:, -1] - windows[:, -1].mean(dim=0)).square().mean().sqrt()
-    factors = [torch.where(value > 1e-8, 1 / value, torch.ones(())) for value in (difference, deviation)]
+    least = (ROUNDING * windows.square().mean().sqrt()).clamp(min=1e-8)
+    factors = [torch.where(value > least, 1 / value, torch.ones(())) for value in (difference, deviation)]
     return factors[0], factors[1]

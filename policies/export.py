@@ -2,9 +2,10 @@
 
 Two graphs: from features (neck and head), and from frames (the encoder before them). A graph has no memory: it takes a
 window of history and gives the whole chunk, so what calls it keeps the window and executes the chunk as the policy's
-settings say. Samplers take their noise as an input. The number of rows is fixed, since heads ask tensors for it.
+settings say. Samplers take their noise as an input, and policies that follow instructions the embedding of the text
+encoder that their card names. Graphs take any number of rows.
 
-Legend: B batch, T moments of history, P proprioception, H chunk, A action.
+Legend: B batch, T moments of history, P proprioception, E width of an instruction, H chunk, A action.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from embodied.core.errors import MissingExtraError, UserError
 from embodied.core.files import atomic_path
+from embodied.core.protocols import INSTRUCTION
 from embodied.policies.bc import BCPolicy
 from embodied.policies.heads.vq_bet import VQBeTHead
 from embodied.policies.tuning import merged_copy
@@ -30,22 +32,28 @@ from embodied.policies.tuning import merged_copy
 Format = Literal["torch", "onnx"]
 SUFFIXES: dict[str, str] = {"torch": ".pt2", "onnx": ".onnx"}
 TOLERANCE = 1e-4  # largest absolute difference of normalised actions between a graph and the policy
+TRACED_ROWS = 3  # a graph traced with one row may have it built in
+CHECKED_ROWS = (1, 3)  # numbers of rows that a graph is compared with the policy for
+
+Inputs = tuple[Tensor, ...]
+Graph = Callable[[Inputs], Tensor]
 
 
 class FeaturesToChunk(nn.Module):
-    """Features float [B, T, ...], then proprioception float [B, T, P] and noise where the policy has them, to a chunk
-    [B, H, A] in the environment's units.
+    """Features float [B, T, ...], then proprioception float [B, T, P], the instruction float [B, E] and noise where the
+    policy has them, to a chunk [B, H, A] in the environment's units.
     """
 
     def __init__(self, policy: BCPolicy) -> None:
         super().__init__()
         self.policy = policy
-        self.with_state = policy.proprioception_dim > 0
+        self.others = input_names(policy, "")[1:]
 
     def forward(self, seen: Tensor, *others: Tensor) -> Tensor:
-        state = others[0] if self.with_state else None
-        noise = others[int(self.with_state)] if len(others) > int(self.with_state) else None
-        return self.policy.predict(seen, state, noise=noise)
+        given = dict(zip(self.others, others, strict=True))
+        return self.policy.predict(
+            seen, given.get("state"), instruction=given.get(INSTRUCTION), noise=given.get("noise")
+        )
 
 
 class FramesToChunk(FeaturesToChunk):
@@ -58,15 +66,21 @@ class FramesToChunk(FeaturesToChunk):
 
 def input_names(policy: BCPolicy, first: str) -> list[str]:
     """Of the inputs of a graph, in order; `first` is `features` or `frames`."""
-    noise = policy.acting.action_head.noise_shape(1) is not None
-    return [first, *(["state"] if policy.proprioception_dim else []), *(["noise"] if noise else [])]
+    others = {
+        "state": policy.proprioception_dim > 0,
+        INSTRUCTION: policy.controller.text_width is not None,
+        "noise": policy.acting.action_head.noise_shape(1) is not None,
+    }
+    return [first, *(name for name, there in others.items() if there)]
 
 
-def example_inputs(policy: BCPolicy, seen: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """`seen` [B, T, ...] with random proprioception and noise."""
+def example_inputs(policy: BCPolicy, seen: Tensor, generator: torch.Generator) -> Inputs:
+    """`seen` [B, T, ...] with random proprioception, instruction and noise."""
     inputs = [seen]
     if policy.proprioception_dim:
         inputs.append(torch.randn(len(seen), policy.history, policy.proprioception_dim, generator=generator))
+    if policy.controller.text_width is not None:
+        inputs.append(torch.randn(len(seen), policy.controller.text_width, generator=generator))
     shape = policy.acting.action_head.noise_shape(len(seen))
     if shape is not None:
         inputs.append(torch.randn(shape, generator=generator))
@@ -81,6 +95,7 @@ def exportable(policy: BCPolicy, *, encoder: bool) -> BCPolicy:
         encoder: whether the copy needs it; a graph holds what its module holds.
     """
     copied = copy.deepcopy(policy).cpu().eval()
+    copied.instructions = None  # an input
     copied.controller, copied.ema = copied.acting, None
     copied.encoder = merged_copy(copied.encoder) if encoder else nn.Identity()
     for head in [module for module in copied.modules() if isinstance(module, VQBeTHead)]:
@@ -92,7 +107,7 @@ def exportable(policy: BCPolicy, *, encoder: bool) -> BCPolicy:
 
 
 def export_policy(
-    policy: BCPolicy, folder: Path, *, format: Format, frame_shape: Sequence[int] | None, batch: int = 1
+    policy: BCPolicy, folder: Path, *, format: Format, frame_shape: Sequence[int] | None
 ) -> dict[str, float]:
     """Write `from_features` and, where a frame's shape is given, `from_frames` to a folder.
 
@@ -101,31 +116,22 @@ def export_policy(
         folder: made if need be.
         format: `torch` writes `.pt2`, `onnx` writes `.onnx`.
         frame_shape: [S, S, 3] of the policy's frames, or [S] of a state; None leaves `from_frames` out.
-        batch: B of the graphs.
 
     Returns:
-        The largest absolute difference to the policy, in normalised actions, by the name of the file.
+        The largest absolute difference to the policy for 1 and 3 rows, in normalised actions, by the name of the file.
 
     Raises:
-        UserError: a graph differs by more than 1e-4, or the policy cannot be traced.
+        UserError: a graph differs by more than 1e-4, or the policy has no features.
         MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
     """
-    generator = torch.Generator().manual_seed(0)
-    graphs: list[tuple[str, FeaturesToChunk, Tensor]] = []
-    plain = exportable(policy, encoder=False)
-    graphs.append(("features", FeaturesToChunk(plain), _features_like(plain, batch, generator)))
+    if not policy.feature_shape[-1]:
+        raise UserError("a policy with encoder=proprioception sees nothing: this baseline has no graph to export")
+    modules: dict[str, FeaturesToChunk] = {"features": FeaturesToChunk(exportable(policy, encoder=False))}
     if frame_shape is not None:
-        shape = (batch, policy.history, *frame_shape)
-        frames = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-        seen = frames if len(frame_shape) == 3 else torch.randn(shape, generator=generator)
-        graphs.append(("frames", FramesToChunk(exportable(policy, encoder=True)), seen))
+        modules["frames"] = FramesToChunk(exportable(policy, encoder=True))
     differences = {}
-    for first, module, seen in graphs:
-        inputs, names = example_inputs(module.policy, seen, generator), input_names(module.policy, first)
-        with torch.no_grad(), _quiet():
-            expected = module(*inputs)
-            written, found = _GRAPHS[format](module.eval(), inputs, names)
-        difference = float(((found - expected) / module.policy.normalizer.scale).abs().max())
+    for first, module in modules.items():
+        written, difference = _checked_graph(module.eval(), first, format, frame_shape)
         if not difference <= TOLERANCE:
             raise UserError(
                 f"the {format} graph from {first} differs from the policy by {difference:.2g} (at most {TOLERANCE:g} "
@@ -138,18 +144,47 @@ def export_policy(
     return differences
 
 
+def _checked_graph(
+    module: FeaturesToChunk, first: str, format: Format, frame_shape: Sequence[int] | None
+) -> tuple[bytes, float]:
+    """The bytes of the file, and the largest difference between what they give and the policy."""
+    generator = torch.Generator().manual_seed(0)
+    policy = module.policy
+
+    def inputs(rows: int) -> Inputs:
+        if first == "features":
+            seen = _features_like(policy, rows, generator)
+        else:
+            assert frame_shape is not None
+            shape = (rows, policy.history, *frame_shape)
+            frames = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+            seen = frames if len(frame_shape) == 3 else torch.randn(shape, generator=generator)
+        return example_inputs(policy, seen, generator)
+
+    differences = []
+    with torch.no_grad(), _quiet():
+        written, run = _GRAPHS[format](module, inputs(TRACED_ROWS), input_names(policy, first))
+        for rows in CHECKED_ROWS:
+            given = inputs(rows)
+            difference = (run(given) - module(*given)) / policy.normalizer.scale
+            differences.append(difference.abs().max())
+    return written, float(torch.stack(differences).max())  # nan where one is
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without what the exporters say of their own insides: the comparison decides whether a graph is right."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _features_like(policy: BCPolicy, batch: int, generator: torch.Generator) -> Tensor:
@@ -159,16 +194,22 @@ def _features_like(policy: BCPolicy, batch: int, generator: torch.Generator) -> 
     return (drawn.flatten(2) / spread + mean.repeat(drawn[0, 0].numel() // len(mean))).view_as(drawn)
 
 
-def _torch_graph(module: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str]) -> tuple[bytes, Tensor]:
-    """The bytes of the file, and what the graph gives that is read from them."""
-    program = torch.export.export(module, inputs)
+def _any_rows(inputs: Inputs) -> tuple[Any, ...]:
+    """That the first axis of every input is the same number, whatever it is: as `forward(seen, *others)` takes them."""
+    rows = torch.export.Dim("rows", min=1)
+    return {0: rows}, tuple({0: rows} for _ in inputs[1:])
+
+
+def _torch_graph(module: nn.Module, inputs: Inputs, names: Sequence[str]) -> tuple[bytes, Graph]:
+    """The bytes of the file, and the graph that is read from them."""
+    program = torch.export.export(module, inputs, dynamic_shapes=_any_rows(inputs))
     written = io.BytesIO()
     torch.export.save(program, written)
-    read = torch.export.load(io.BytesIO(written.getvalue()))
-    return written.getvalue(), read.module()(*inputs)
+    read = torch.export.load(io.BytesIO(written.getvalue())).module()
+    return written.getvalue(), lambda given: read(*given)
 
 
-def _onnx_graph(module: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str]) -> tuple[bytes, Tensor]:
+def _onnx_graph(module: nn.Module, inputs: Inputs, names: Sequence[str]) -> tuple[bytes, Graph]:
     """As `_torch_graph`; run by onnxruntime on the CPU."""
     try:
         import onnxruntime
@@ -180,17 +221,22 @@ def _onnx_graph(module: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[s
         inputs,
         input_names=list(names),
         output_names=["actions"],
+        dynamic_shapes=_any_rows(inputs),
         dynamo=True,
         verbose=False,
     )
     assert program is not None
     written = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(written, providers=["CPUExecutionProvider"])
-    given = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
-    return written, torch.from_numpy(session.run(None, given)[0])
+
+    def run(given: Inputs) -> Tensor:
+        named = {name: tensor.numpy() for name, tensor in zip(names, given, strict=True)}
+        return torch.from_numpy(session.run(None, named)[0])
+
+    return written, run
 
 
-_GRAPHS: dict[str, Callable[[nn.Module, tuple[Tensor, ...], Sequence[str]], tuple[bytes, Tensor]]] = {
+_GRAPHS: dict[str, Callable[[nn.Module, Inputs, Sequence[str]], tuple[bytes, Graph]]] = {
     "torch": _torch_graph,
     "onnx": _onnx_graph,
 }

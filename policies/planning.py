@@ -1,39 +1,43 @@
 """What a behaviour-cloning policy does at a step: look, plan where a plan is due, execute.
 
-A carry is a dict of tensors with a row per episode, and zero at its start:
+A carry is a dict of tensors with a row per episode, and zero at its start but for the instruction:
 
     started     bool [B]            whether the episode has had a step
     step, key   int64 [B]           which step it is; what its noise is drawn from
     features    [B, T-1, ...]       the moments before the present one, oldest first
     states      [B, T-1, P]
+    instruction [B, E]              its embedding, of a policy that follows instructions
     queue, left                     `chunk_execution.ChunkQueue`
     total, weight, number           `temporal_ensemble.EnsembleCarry`, with temporal ensembling
     hidden, cell, age               `rnn_gmm.RNNCarry`, of a recurrent head
 
-Legend: B environments, R of them that plan now, T moments of history, P proprioception, H chunk, A action.
+Legend: B environments, R of them that plan now, T moments of history, P proprioception,
+E width of an instruction, H chunk, A action.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from embodied.core.protocols import STATE
+from embodied.core.errors import UsageError
+from embodied.core.protocols import INSTRUCTION, STATE
 from embodied.policies.chunk_execution import ChunkQueue, advance, episode_noise, initial_queue, refill
 from embodied.policies.heads.rnn_gmm import RNNCarry, RNNGMMHead
 from embodied.policies.heads.temporal_ensemble import EnsembleCarry, ensemble, initial_ensemble
 
 if TYPE_CHECKING:
+    from embodied.encoders.text.instructions import Instructions
     from embodied.policies.bc import BCPolicy
 
 Carry = dict[str, Tensor]
 
 
-def initial_plans(policy: BCPolicy, batch_size: int) -> Carry:
-    """The carry at the start of `batch_size` episodes."""
+def initial_plans(policy: BCPolicy, batch_size: int, instructions: Sequence[str] | None = None) -> Carry:
+    """The carry at the start of `batch_size` episodes, see `BCPolicy.initial`."""
     made, like = policy.assembly, policy.normalizer.offset
     past = 0 if made.recurrent else made.history - 1
     carry = {
@@ -43,12 +47,25 @@ def initial_plans(policy: BCPolicy, batch_size: int) -> Carry:
         "features": like.new_zeros(batch_size, past, *policy.feature_shape),
         "states": like.new_zeros(batch_size, past, policy.proprioception_dim),
     }
+    if policy.instructions is not None:
+        carry[INSTRUCTION] = _instructed(policy.instructions, batch_size, instructions).to(like.device)
     if made.recurrent:
         return carry | _head(policy).initial(batch_size)._asdict()
     if made.ensemble is not None:
         return carry | initial_ensemble(batch_size, made.chunk, policy.action_dim, like=like)._asdict()
     queue = initial_queue(batch_size, made.chunk, policy.action_dim, like=like)
     return carry | {"queue": queue.actions, "left": queue.left}
+
+
+def _instructed(embed: Instructions, batch_size: int, instructions: Sequence[str] | None) -> Tensor:
+    """Embeddings [B, E]."""
+    if instructions is None or len(instructions) != batch_size:
+        given = "none" if instructions is None else len(instructions)
+        raise UsageError(
+            f"this policy follows instructions: initial({batch_size}, instructions=[...]) needs {batch_size}, "
+            f"got {given}"
+        )
+    return embed(instructions)
 
 
 def act_on(policy: BCPolicy, carry: Carry, observation: Mapping[str, Tensor]) -> tuple[Carry, Tensor]:
@@ -113,7 +130,8 @@ def _look(
 def _plan(policy: BCPolicy, carry: Carry, features: Tensor | None, states: Tensor | None, rows: Tensor) -> Tensor:
     """Chunks [R, H, A] in the environment's units."""
     assert features is not None
-    return policy.predict(features, states, noise=_noise(policy, carry, rows, like=features))
+    instruction = carry[INSTRUCTION][rows] if INSTRUCTION in carry else None
+    return policy.predict(features, states, instruction=instruction, noise=_noise(policy, carry, rows, like=features))
 
 
 def _remember(policy: BCPolicy, carry: Carry, features: Tensor | None, states: Tensor | None) -> tuple[Carry, Tensor]:
@@ -123,7 +141,7 @@ def _remember(policy: BCPolicy, carry: Carry, features: Tensor | None, states: T
     memory = RNNCarry(carry["hidden"], carry["cell"], carry["age"])
     memory, action = _head(policy).step(
         memory,
-        policy.acting.fuse(features, states)[:, 0],
+        policy.acting.fuse(features, states, carry.get(INSTRUCTION))[:, 0],
         action_mask=policy.action_mask,
         noise=_noise(policy, carry, rows, like=features),
     )

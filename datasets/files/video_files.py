@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +23,9 @@ from av.video.reformatter import VideoReformatter
 
 from embodied.core.errors import UserError
 from embodied.datasets.episode_source import BLOCK_BYTES
+from embodied.datasets.files.video_frames import VideoFrames, rgb_frames
+from embodied.datasets.loading.read_ahead import cpu_threads
+from embodied.datasets.store.planar_frames import Frames
 
 MOST_PIXELS = 1 << 26  # 8192 x 8192: a header that claims more is broken, or meant to fill the memory
 TOLERANCE_S = 1e-4
@@ -32,6 +36,11 @@ _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
 SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".gif"})
 
 
+def decoding_threads() -> int:
+    """For an import: half of the processors, for the others compress what is decoded meanwhile."""
+    return max(1, cpu_threads() // 2)
+
+
 class VideoFile:
     """An opened video, read forwards; `at` and `blocks` may be called in any order, but not at the same time.
 
@@ -39,6 +48,7 @@ class VideoFile:
         path: a local file.
         upright: turn frames as the file's metadata says (telephones store them lying).
         depth: give single-channel video of more than 8 bits as uint16 [H, W] with the bits it holds.
+        threads: that decode; 0 for as many as the decoder thinks best, which work up to twice as much for one frame.
 
     Attributes:
         height, width: of the frames that are given, in pixels.
@@ -51,9 +61,10 @@ class VideoFile:
         UserError: there is no such file, it is broken, or holds no video; also from every reading method.
     """
 
-    def __init__(self, path: str | Path, *, upright: bool = False, depth: bool = False) -> None:
+    def __init__(self, path: str | Path, *, upright: bool = False, depth: bool = False, threads: int = 0) -> None:
         self.path = Path(path)
-        self._depth = depth
+        self._threads = threads
+        self._depth, self._dtype = depth, "uint16" if depth else "uint8"
         if not self.path.is_file():
             raise UserError(f"no video at {self.path}: check the path, or copy the missing file there")
         with self._errors():
@@ -73,7 +84,7 @@ class VideoFile:
             raise UserError(f"{self.path}: its codec is unknown: convert it with ffmpeg, or replace the file")
         if not 0 < context.width * context.height <= MOST_PIXELS:
             raise UserError(f"{self.path}: a frame size of {context.width} x {context.height} cannot be right")
-        self._stream.thread_type = "AUTO"
+        self._stream.thread_type, context.thread_count = "AUTO", self._threads
         self.codec = context.name
         self.fps = float(self._stream.average_rate) if self._stream.average_rate else None
         self.frames = self._stream.frames or None
@@ -105,7 +116,11 @@ class VideoFile:
         self.close()
 
     def at(self, times: np.ndarray, *, tolerance_s: float = TOLERANCE_S) -> np.ndarray:
-        """The frames nearest to `times`, as stored: uint8 [T, H, W, 3], or uint16 [T, H, W] for depth.
+        """What `frames_at` gives as an array: uint8 [T, H, W, 3], or uint16 [T, H, W] for depth."""
+        return np.asarray(self.frames_at(times, tolerance_s=tolerance_s))
+
+    def frames_at(self, times: np.ndarray, *, tolerance_s: float = TOLERANCE_S) -> Frames:
+        """The frames nearest to `times`, as stored; left as planes where they are such as a JPEG can take.
 
         Args:
             times: float [T], seconds in the file's own clock, not decreasing.
@@ -114,40 +129,46 @@ class VideoFile:
         Raises:
             UserError: a time has no frame, because the file is cut short, damaged, or belongs to other data.
         """
-        found = np.empty((len(times), *self.frame_shape), np.uint16 if self._depth else np.uint8)
-        for index, time in enumerate(map(float, times)):
+        found = []
+        for time in map(float, times):
             self._show(time)
             if abs(self._here.time - time) > tolerance_s:
                 raise self._no_frame(time, tolerance_s)
-            if index and time == times[index - 1]:
-                found[index] = found[index - 1]
-            else:
-                found[index] = self._pixels(self._here)
-        return found
+            found.append(self._here)
+        return self._frames(found) if found else np.empty((0, *self.frame_shape), self._dtype)
 
     def blocks(
         self, *, start_s: float = 0.0, stop_s: float = float("inf"), block_bytes: int = BLOCK_BYTES
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """What `frame_blocks` gives, as arrays."""
+        for times, frames in self.frame_blocks(start_s=start_s, stop_s=stop_s, block_bytes=block_bytes):
+            yield times, np.asarray(frames)
+
+    def frame_blocks(
+        self, *, start_s: float = 0.0, stop_s: float = float("inf"), block_bytes: int = BLOCK_BYTES
+    ) -> Iterator[tuple[np.ndarray, Frames]]:
         """Every frame with `start_s` <= time < `stop_s`: times float64 [T] and frames [T, ...] of about `block_bytes`.
+
+        Frames are left as planes where they are such as a JPEG can take; `block_bytes` counts what they have as arrays.
 
         Raises:
             UserError: a frame cannot be decoded, or the file ends before the frames it claims.
         """
-        most = max(1, block_bytes // (int(np.prod(self.frame_shape)) * (2 if self._depth else 1)))
+        most = max(1, block_bytes // (prod(self.frame_shape) * np.dtype(self._dtype).itemsize))
         times: list[float] = []
-        frames: list[np.ndarray] = []
+        frames: list[Any] = []
         self._show(start_s)
         if self._here.time < start_s:
             self._advance()
         while self._here is not None and self._here.time < stop_s:
             times.append(self._here.time)
-            frames.append(self._pixels(self._here))
+            frames.append(self._here)
             if len(frames) == most:
-                yield np.array(times), np.stack(frames)
+                yield np.array(times), self._frames(frames)
                 times, frames = [], []
             self._advance()
         if frames:
-            yield np.array(times), np.stack(frames)
+            yield np.array(times), self._frames(frames)
 
     def _show(self, time: float) -> None:
         """Make `_here` the frame nearest to `time`."""
@@ -195,14 +216,16 @@ class VideoFile:
         if "mp4" in self._container.format.name and len(entries) and last != entries[-1].pos:
             raise UserError(f"{self.path} is cut short: its index names frames that are not in the file; replace it")
 
-    def _pixels(self, frame: Any) -> np.ndarray:
+    def _frames(self, frames: list[Any]) -> Frames:
         if self._depth:
-            pixels = frame.to_ndarray()
-            if pixels.dtype != np.uint16 or pixels.ndim != 2:
+            pixels = np.stack([frame.to_ndarray() for frame in frames])
+            if pixels.dtype != np.uint16 or pixels.ndim != 3:
                 raise UserError(f"{self.path} holds {self.pixel_format} frames, which are no 16-bit depth images")
+        elif not self._quarters and (planar := VideoFrames.of(frames)):
+            return planar
         else:
-            pixels = self._reformat.reformat(frame, format="rgb24").to_ndarray()
-        return np.rot90(pixels, self._quarters) if self._quarters else pixels
+            pixels = rgb_frames(frames, self._reformat)
+        return np.rot90(pixels, self._quarters, axes=(1, 2)) if self._quarters else pixels
 
     def _no_frame(self, time: float, tolerance_s: float) -> UserError:
         if self._ahead is None and time > self._here.time:

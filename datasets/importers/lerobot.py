@@ -28,11 +28,12 @@ from embodied.datasets.episode_source import BLOCK_BYTES, Block, EncodedBlock, F
 from embodied.datasets.files.encoded_images import decode_image, decode_picture, is_lossy
 from embodied.datasets.files.foreign_json import plain_json
 from embodied.datasets.files.parquet_files import column_array
-from embodied.datasets.files.video_files import TOLERANCE_S, VideoFile
+from embodied.datasets.files.video_files import TOLERANCE_S, VideoFile, decoding_threads
 from embodied.datasets.importers.lerobot_episodes import read_episodes, read_subtasks, read_tasks
 from embodied.datasets.importers.lerobot_metadata import INFO, Entry, Feature, Info, read_info
 from embodied.datasets.importers.lerobot_rows import EpisodeRows, image_bytes
 from embodied.datasets.store.episode_index import KeySpec
+from embodied.datasets.store.planar_frames import Frames
 
 FORMAT = Format(
     "lerobot",
@@ -180,7 +181,7 @@ class LeRobotSource:
         if video is None or video.path != path:
             if video is not None:
                 self._videos.pop(key).close()
-            video = VideoFile(path)
+            video = VideoFile(path, threads=decoding_threads())
             if self._info.features[key].is_depth and video.pixel_format.startswith("gray"):
                 video.close()
                 video = VideoFile(path, depth=True)
@@ -197,9 +198,7 @@ class LeRobotSource:
                 {key: self._array(key, spec, entry, batch, files) for key, spec in self.keys.items()}, files
             )
 
-    def _array(
-        self, key: str, spec: KeySpec, entry: Entry, batch: Any, files: dict[str, list[bytes | None]]
-    ) -> np.ndarray:
+    def _array(self, key: str, spec: KeySpec, entry: Entry, batch: Any, files: dict[str, list[bytes | None]]) -> Frames:
         """The frames of a key; what image files they are from comes into `files`."""
         dtype = self._info.features[key].dtype
         where = f"{entry.data}: {key} of episode {entry.index}"
@@ -218,14 +217,14 @@ class LeRobotSource:
             files[key].append(picture.file)
         return frames
 
-    def _frames(self, key: str, spec: KeySpec, entry: Entry, batch: Any) -> np.ndarray:
+    def _frames(self, key: str, spec: KeySpec, entry: Entry, batch: Any) -> Frames:
         clip = entry.clips[key]
         video = self._video(key, clip.path)
         if video.frame_shape != spec.shape:
             raise UserError(f"{clip.path}: frames are {list(video.frame_shape)}, in the first file {list(spec.shape)}")
         stamps = column_array(batch.column(_TIMESTAMP), KeySpec("float64", ()), f"{entry.data}: {_TIMESTAMP}")
         rounding = float(np.spacing(np.float32(stamps.max(initial=0.0))))  # timestamps are float32
-        return video.at(clip.start_s + stamps, tolerance_s=self._tolerance_s + rounding)
+        return video.frames_at(clip.start_s + stamps, tolerance_s=self._tolerance_s + rounding)
 
 
 def _episode_number(number: object) -> int:

@@ -20,10 +20,11 @@ from embodied.core.protocols import IMAGE_PREFIX
 from embodied.datasets.episode_source import BLOCK_BYTES, Block, EpisodeSource, Format, SourceEpisode
 from embodied.datasets.files.encoded_images import as_square
 from embodied.datasets.files.image_files import SUFFIXES as IMAGE_SUFFIXES
-from embodied.datasets.files.video_files import SUFFIXES, VideoFile
+from embodied.datasets.files.video_files import SUFFIXES, VideoFile, decoding_threads
 from embodied.datasets.importers.media_folders import holds_only, list_files, name_of, task_of
 from embodied.datasets.importers.resampling import evenly_timed
 from embodied.datasets.store.episode_index import KeySpec
+from embodied.datasets.store.planar_frames import Frames
 
 ON_ERROR = ("raise", "skip")
 _SAME_RATE = 5e-4  # relative; 29.97 and 30 differ
@@ -112,15 +113,16 @@ class VideoFolderSource:
         """Nothing is held open."""
 
     def _blocks(self, video: _Video) -> Iterator[Block]:
-        with VideoFile(video.path, upright=True) as file:
-            timed = file.blocks(block_bytes=BLOCK_BYTES)
+        with VideoFile(video.path, upright=True, threads=decoding_threads()) as file:
+            blocks: Iterator[Frames]
             if video.fps is not None and _same_rate(video.fps, self.fps):
-                blocks = _watched(timed, self.fps, video.path)
+                blocks = _watched(file.frame_blocks(block_bytes=BLOCK_BYTES), self.fps, video.path)
             else:
+                timed = file.blocks(block_bytes=BLOCK_BYTES)
                 blocks = evenly_timed(timed, self.fps, block_bytes=BLOCK_BYTES, where=str(video.path))
             for frames in blocks:
                 if self._size is not None:
-                    frames = np.stack([as_square(frame, self._size) for frame in frames])
+                    frames = np.stack([as_square(frame, self._size) for frame in np.asarray(frames)])
                 yield {self._key: frames}
 
 
@@ -166,7 +168,7 @@ def _same_rate(one: float, other: float) -> bool:
     return abs(one - other) <= _SAME_RATE * other
 
 
-def _watched(timed: Iterator[tuple[np.ndarray, np.ndarray]], fps: float, path: Path) -> Iterator[np.ndarray]:
+def _watched(timed: Iterator[tuple[np.ndarray, Frames]], fps: float, path: Path) -> Iterator[Frames]:
     """The frames as they are; warns of a file whose frames do not follow an even clock."""
     start, count, drift = 0.0, 0, 0.0
     for times, frames in timed:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 
 from embodied.core.errors import UserError
-from embodied.datasets.episode_source import BLOCK_BYTES, Block
+from embodied.datasets.episode_source import BLOCK_BYTES
 from embodied.datasets.files.encoded_images import as_square
 from embodied.datasets.files.video_files import VideoFile
 from embodied.datasets.importers.resampling import evenly_timed
@@ -37,7 +37,7 @@ def clip_blocks(
     size: int | None,
     where: str,
     block_bytes: int = BLOCK_BYTES,
-) -> Iterator[Block]:
+) -> Iterator[dict[str, np.ndarray]]:
     """The frames of all videos together, with the rows of the arrays that belong to them.
 
     Args:
@@ -69,7 +69,9 @@ def clip_blocks(
             )
 
 
-def _block(frames: list[dict[str, np.ndarray]], arrays: Mapping[str, np.ndarray], start: int, where: str) -> Block:
+def _block(
+    frames: list[dict[str, np.ndarray]], arrays: Mapping[str, np.ndarray], start: int, where: str
+) -> dict[str, np.ndarray]:
     stop = start + len(frames)
     for name, array in arrays.items():
         if len(array) < stop:

@@ -1,6 +1,7 @@
 """Demonstrations as training samples: a window of history and the chunk of actions that begins at its end.
 
-Legend: B batch, F frames, T moments of history, H chunk, P proprioception, A action, K cameras.
+Legend: B batch, F frames, T moments of history, H chunk, P proprioception, A action, K cameras, N episodes,
+E width of an instruction.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from embodied.core.errors import UsageError, UserError
-from embodied.core.protocols import ACTION, FEATURES, INPUTS, PAD_MASK, STATE
+from embodied.core.protocols import ACTION, FEATURES, INPUTS, INSTRUCTION, PAD_MASK, STATE
 from embodied.datasets.loading.npy_rows import Rows
 from embodied.datasets.loading.window_index import window_rows
 
@@ -29,6 +30,7 @@ class Demonstrations:
         state: proprioception float32 [F, P].
         action: float32 [F, A].
         lengths: frames per episode; they add up to F.
+        instructions: embeddings float32 [N, E], one per episode; None: samples have none.
         history: T, frames per sample.
         chunk: H, actions per sample, the first is the present one.
         forward: the window begins with the frame instead of ending with it, for heads that read moment by moment and
@@ -49,6 +51,7 @@ class Demonstrations:
         history: int,
         chunk: int = 1,
         forward: bool = False,
+        instructions: Tensor | None = None,
     ) -> None:
         self._inputs = [inputs] if isinstance(inputs, np.ndarray | Rows) else list(inputs)
         frames = sum(lengths)
@@ -60,6 +63,8 @@ class Demonstrations:
                 raise UsageError(f"{name}: expected {frames} frames as in lengths, got {len(found)}")
         if history < 1 or chunk < 1 or (forward and chunk != history):
             raise UsageError(f"history and chunk must be at least 1 (and equal, forward), got {history} and {chunk}")
+        if instructions is not None and len(instructions) != len(lengths):
+            raise UsageError(f"instructions: expected one for each of {len(lengths)} episodes, got {len(instructions)}")
         for name, values in ((STATE, state), (ACTION, action)):
             _require_finite(name, values, lengths)
         self._name = INPUTS if self._inputs[0].dtype == np.uint8 else FEATURES
@@ -67,6 +72,8 @@ class Demonstrations:
         self._action = torch.from_numpy(np.ascontiguousarray(action))
         self._stops = np.repeat(np.cumsum(lengths), lengths)  # (F), the row after the last of the frame's episode
         self._starts = self._stops - np.repeat(lengths, lengths)
+        self._instructions = instructions
+        self._episodes = np.repeat(np.arange(len(lengths)), lengths)  # (F)
         self._moments = np.arange(history) if forward else np.arange(1 - history, 1)
         self._ahead = np.arange(chunk)
 
@@ -78,7 +85,8 @@ class Demonstrations:
 
         Returns:
             `features` float32 or `inputs` uint8 [B, T, ...], `observation.state` [B, T, P], `action` [B, H, A], and
-            `pad_mask` bool [B, H], True = an action of the episode, False = its last one repeated.
+            `pad_mask` bool [B, H], True = an action of the episode, False = its last one repeated; with instructions
+            `instruction` float32 [B, E].
         """
         starts, stops = self._starts[indices], self._stops[indices]
         moments, _ = window_rows(indices, starts, stops, self._moments)
@@ -86,11 +94,15 @@ class Demonstrations:
         windows = [torch.from_numpy(inputs[moments]) for inputs in self._inputs]  # K times (B, T, ...)
         if self._name == FEATURES:
             windows = [window.float() for window in windows]
+        told = {}
+        if self._instructions is not None:
+            told[INSTRUCTION] = self._instructions[torch.from_numpy(self._episodes[indices])]
         return {
             self._name: windows[0] if len(windows) == 1 else torch.cat(windows, dim=-1),
             STATE: self._state[torch.from_numpy(moments)],
             ACTION: self._action[torch.from_numpy(ahead)],
             PAD_MASK: torch.from_numpy(~padded),
+            **told,
         }
 
     @property

@@ -103,7 +103,9 @@ class LocalStorage:
 
     def exists(self) -> bool:
         with disk_errors(self.folder, "looking for an episode store"):
-            return self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir()))
+            # A writer that was killed while it made the store left nothing but what it had not finished.
+            there = self.folder.iterdir() if self.folder.is_dir() else ()
+            return self.folder.is_file() or not all(_is_unfinished(path.name) for path in there)
 
     def _path(self, name: str) -> Path:
         parts = PurePosixPath(name).parts

@@ -20,12 +20,14 @@ import simplejpeg
 from numcodecs.zstd import Zstd
 
 from embodied.datasets.store.episode_index import JPEG, KeySpec
+from embodied.datasets.store.planar_frames import Frames, PlanarFrames, Planes
 from embodied.datasets.store.store_header import ZSTD_LEVEL
 
 Payload = np.ndarray | list[bytes]
 CRC_BYTES = 4
 JPEG_QUALITY = 96  # below that TurboJPEG takes its quick transform, which loses a fifth more for as many bytes
 _MOST_THREADS = 8
+_BATCHES = 6  # for each thread
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -56,7 +58,7 @@ def unseal(data: bytes) -> bytes:
 class ChunkCodec(Protocol):
     """What the store asks of a codec."""
 
-    def prepare(self, frames: np.ndarray) -> Payload:
+    def prepare(self, frames: Frames) -> Payload:
         """The payload of frames [T, ...]."""
         ...
 
@@ -84,7 +86,7 @@ class ZstdChunks:
         self._spec, self._chunk = spec, chunk
         self._stored = np.dtype(spec.dtype).newbyteorder("<")
 
-    def prepare(self, frames: np.ndarray) -> np.ndarray:
+    def prepare(self, frames: Frames) -> np.ndarray:
         return np.ascontiguousarray(frames)
 
     def update(self, digest: Any, payload: Payload) -> None:
@@ -108,12 +110,17 @@ class ZstdChunks:
 
 
 class JpegChunks:
-    """A JPEG of quality 96 per frame, colour at full resolution: lengths (uint32, little-endian), then bytes."""
+    """A JPEG of quality 96 per frame: lengths (uint32, little-endian), then bytes.
+
+    Colour has full resolution, or that of the planes where frames come as such.
+    """
 
     def __init__(self, spec: KeySpec, chunk: int) -> None:
         self._shape, self._chunk = spec.shape, chunk
 
-    def prepare(self, frames: np.ndarray) -> list[bytes]:
+    def prepare(self, frames: Frames) -> list[bytes]:
+        if isinstance(frames, PlanarFrames):
+            return list(in_threads(lambda number: encode_planes(frames.planes(number)), range(len(frames))))
         return list(in_threads(encode_jpeg, frames))
 
     def update(self, digest: Any, payload: Payload) -> None:
@@ -159,6 +166,15 @@ def encode_jpeg(frame: np.ndarray) -> bytes:
     return bytes(simplejpeg.encode_jpeg(pixels, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="444"))
 
 
+def encode_planes(planes: Planes) -> bytes:
+    """Planes as the bytes of a JPEG file with colour at half the resolution; other threads go on meanwhile."""
+    luma, blue, red = planes
+    height, width = luma.shape
+    if height % 2 or width % 2:  # TurboJPEG reads two luma for each chroma, beyond the end of an odd side too
+        luma = np.pad(luma, ((0, height % 2), (0, width % 2)), mode="edge")[:height, :width]
+    return bytes(simplejpeg.encode_jpeg_yuv_planes(luma, blue, red, quality=JPEG_QUALITY))
+
+
 def decode_jpeg(data: bytes, shape: tuple[int, ...], *, out: np.ndarray | None = None) -> np.ndarray:
     """The uint8 frame of exactly `shape` [H, W, 3]; no bytes are a black one. Other threads go on meanwhile.
 
@@ -202,6 +218,11 @@ def in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> 
     if len(work) < 2:
         yield from map(function, work)
         return
+    threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)), len(work))
+    # Handing over one item costs as much as a tenth of compressing it; the last batches must not leave a thread idle.
+    size = max(1, len(work) // (_BATCHES * threads))
+    batches = [work[first : first + size] for first in range(0, len(work), size)]
     # Made anew at each call: a pool that lives on would not survive a fork.
-    with ThreadPoolExecutor(min(_MOST_THREADS, len(os.sched_getaffinity(0)), len(work))) as pool:
-        yield from pool.map(function, work)
+    with ThreadPoolExecutor(threads) as pool:
+        for results in pool.map(lambda batch: list(map(function, batch)), batches):
+            yield from results

@@ -11,6 +11,7 @@ import numpy as np
 from embodied.core.errors import UsageError, unknown_name
 from embodied.core.files import hash_json
 from embodied.datasets.store.episode_index import JPEG, ZSTD, KeySpec, may_lack_values
+from embodied.datasets.store.planar_frames import Frames
 
 _LARGEST_JPEG_SIDE = 65500  # what libjpeg writes
 _LARGEST_FRAME_BYTES = 1 << 30
@@ -86,20 +87,20 @@ def checked_success(success: bool | None) -> bool | None:
     return bool(success)
 
 
-def checked_arrays(arrays: Mapping[str, np.ndarray], keys: Mapping[str, KeySpec], *, first: int = 0) -> int:
+def checked_arrays(arrays: Mapping[str, Frames], keys: Mapping[str, KeySpec], *, first: int = 0) -> int:
     """The common length of the arrays, after checking them against the keys; they start at frame `first`."""
     if arrays.keys() != keys.keys():
         missing, extra = sorted(keys.keys() - arrays.keys()), sorted(arrays.keys() - keys.keys())
         raise UsageError(f"arrays: missing {missing or 'nothing'}, not in the store {extra or 'nothing'}")
     lengths = {}
     for key, spec in keys.items():
-        array = np.asarray(arrays[key])
+        array = arrays[key]
         found = KeySpec(str(array.dtype), array.shape[1:])
         if array.ndim == 0 or (found.dtype, found.shape) != (spec.dtype, spec.shape):
             got = found.describe(len(array)) if array.ndim else f"{array.dtype} []"
             raise UsageError(f'arrays["{key}"]: expected {spec.describe()}, got {got}')
-        if array.dtype.kind == "f" and not may_lack_values(key) and not np.isfinite(array).all():
-            frame = first + int(np.argwhere(~np.isfinite(array))[0][0])
+        if array.dtype.kind == "f" and not may_lack_values(key) and not np.isfinite(values := np.asarray(array)).all():
+            frame = first + int(np.argwhere(~np.isfinite(values))[0][0])
             raise UsageError(f'arrays["{key}"]: expected finite values, got nan or infinity at frame {frame}')
         lengths[key] = len(array)
     if len(set(lengths.values())) != 1 or 0 in lengths.values():

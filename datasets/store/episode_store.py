@@ -144,8 +144,8 @@ class EpisodeStore(StoredEpisodes):
     ) -> Iterator[EpisodeWriter]:
         """Add one episode block by block, in memory that does not grow with it; see `append` for arguments and errors.
 
-        The frames wait in a temporary folder and become an episode when the `with` block ends. When it raises, nothing
-        is added.
+        The frames wait in a temporary folder (of each key with JPEGs the first 32 MiB in memory) and become an episode
+        when the `with` block ends. When it raises, nothing is added.
         """
         self._require_appendable()
         beside = self._storage.folder if isinstance(self._storage, LocalStorage) else None

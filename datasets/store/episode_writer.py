@@ -19,9 +19,12 @@ from embodied.datasets.store.episode_checks import checked_arrays, checked_json,
 from embodied.datasets.store.episode_index import JPEG, EpisodeInfo, KeySpec
 from embodied.datasets.store.frame_arrays import DamagedFramesError, FrameArray, damage_error
 from embodied.datasets.store.index_segments import GROUP_FILE, group_bytes
+from embodied.datasets.store.planar_frames import Frames, PlanarFrames
 from embodied.datasets.store.running_statistics import EpisodeStatistics
 from embodied.datasets.store.store_header import array_files
 from embodied.datasets.store.store_index import StoreIndex
+
+_HELD_BYTES = 32 << 20  # of compressed frames of a key
 
 EncodedFrames = Mapping[str, Sequence[bytes | None]]
 """By key the JPEG file of each frame; None where a frame has none."""
@@ -66,19 +69,30 @@ class _StagedArrays:
 
 
 class _StagedPictures:
-    """Compressed frames in a file; only their ends are in memory."""
+    """Compressed frames: the first in memory, all those of most episodes; the others in a file, with their ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._held: list[bytes] = []
+        self._left = _HELD_BYTES
         self._ends = array("Q", [0])
 
     def add(self, payload: Payload) -> None:
+        frames = [bytes(frame) for frame in payload]
+        if self._left > 0:
+            self._held += frames
+            self._left -= sum(map(len, frames))
+            return
         with open(self._path, "ab") as handle:
-            for frame in payload:
+            for frame in frames:
                 handle.write(frame)
                 self._ends.append(self._ends[-1] + len(frame))
 
     def read(self, start: int, stop: int) -> Payload:
+        held, filed = self._held[start:stop], len(self._held)
+        return held + self._filed(max(start, filed) - filed, stop - filed) if stop > filed else held
+
+    def _filed(self, start: int, stop: int) -> list[bytes]:
         with open(self._path, "rb") as handle:
             handle.seek(self._ends[start])
             return [handle.read(self._ends[frame + 1] - self._ends[frame]) for frame in range(start, stop)]
@@ -91,7 +105,7 @@ class EpisodeWriter:
 
     Args:
         arrays: of the store it is for.
-        staging: an empty folder for the frames; without one they stay in memory, and `write` may be called once.
+        staging: an empty folder for frames; without one they stay in memory, and `write` may be called once.
         task, seed, success, origin, notes: see `EpisodeStore.append`.
     """
 
@@ -123,11 +137,11 @@ class EpisodeWriter:
         path = self._staging / str(number)
         return _StagedPictures(path) if spec.codec == JPEG else _StagedArrays(path, spec)
 
-    def write(self, block: Mapping[str, np.ndarray], *, encoded: EncodedFrames | None = None) -> None:
+    def write(self, block: Mapping[str, Frames], *, encoded: EncodedFrames | None = None) -> None:
         """Append frames: for every key of the store an array [T, ...] of its dtype and frame shape, T at least 1.
 
         Args:
-            block: the frames.
+            block: the frames; `PlanarFrames` become JPEGs, where the key has that codec, without a detour over RGB.
             encoded: for keys with the `jpeg` codec the files that the frames in `block` were decoded from, such as
                 `read_encoded` of another store gives; they are kept as they are rather than compressed once more.
                 A frame whose file is None is compressed.
@@ -139,17 +153,19 @@ class EpisodeWriter:
         if self.index is not None:
             raise UsageError(f"episode {self.index} is committed: open another writer for more frames")
         self._require_whole()
-        length = checked_arrays(block, self._specs, first=self.length)
+        arrays = {key: value if isinstance(value, PlanarFrames) else np.asarray(value) for key, value in block.items()}
+        length = checked_arrays(arrays, self._specs, first=self.length)
         payloads = {
-            key: self._with_files(key, np.asarray(block[key]), encoded[key])
+            key: self._with_files(key, np.asarray(arrays[key]), encoded[key])
             if encoded and key in encoded
-            else self._arrays[key].codec.prepare(np.asarray(block[key]))
+            else self._arrays[key].codec.prepare(arrays[key])
             for key in self._specs
         }
         self._whole = False
         for key, payload in payloads.items():
             self._arrays[key].codec.update(self._digests[key], payload)
-            self._statistics[key].add(np.asarray(block[key]))
+            frames = arrays[key]
+            self._statistics[key].add(payload if isinstance(frames, PlanarFrames) else frames)
             with disk_errors(self._staging or Path(), "keeping frames of an unfinished episode"):
                 self._frames[key].add(payload)
         self.length, self._whole = self.length + length, True

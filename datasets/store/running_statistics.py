@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from embodied.core.protocols import IMAGE_PREFIX
+from embodied.datasets.store.chunk_codecs import decode_jpeg, in_threads
 from embodied.datasets.store.episode_index import KeySpec, may_lack_values
 from embodied.datasets.store.quantile_sketch import QuantileSketch
 
@@ -100,13 +101,14 @@ class EpisodeStatistics:
         self._key, self._spec = key, spec
         self._sampled = _is_sampled(key, spec)
         self._total: RunningStatistics | None = None
-        self._kept: dict[int, np.ndarray] = {}  # frame number -> its sampled values [V, E]
+        self._kept: dict[int, np.ndarray | bytes] = {}  # frame number -> its sampled values [V, E], or its JPEG file
         self._every, self._seen = 1, 0
 
-    def add(self, frames: np.ndarray) -> None:
-        """Count `frames` [T, ...] in."""
+    def add(self, frames: np.ndarray | list[bytes]) -> None:
+        """Count `frames` [T, ...] in, or those that JPEG files hold, of which only what is sampled is decoded."""
         if not self._sampled:
-            values = frames.reshape(len(frames), -1).astype(_sketch_dtype(self._spec), copy=False)
+            array = frames if isinstance(frames, np.ndarray) else np.stack(list(map(self._decoded, frames)))
+            values = array.reshape(len(array), -1).astype(_sketch_dtype(self._spec), copy=False)
             for start in range(0, len(values), _BLOCK):  # bounds the float64 copies
                 new = RunningStatistics.of(values[start : start + _BLOCK])
                 self._total = new if self._total is None else self._total.merged(new)
@@ -114,7 +116,7 @@ class EpisodeStatistics:
         for number, frame in enumerate(frames, self._seen):
             if number % self._every:
                 continue
-            self._kept[number] = self._sample(frame)
+            self._kept[number] = frame if isinstance(frame, bytes) else self._sample(frame)
             if len(self._kept) > MOST_FRAMES:
                 self._every *= 2
                 self._kept = {kept: values for kept, values in self._kept.items() if kept % self._every == 0}
@@ -124,8 +126,16 @@ class EpisodeStatistics:
         """None if no value was finite."""
         if not self._sampled:
             return self._total
-        values = np.concatenate(list(self._kept.values()))
+        kept = list(self._kept.values())
+        each = in_threads if any(isinstance(value, bytes) for value in kept) else map
+        values = np.concatenate(list(each(self._values, kept)))
         return RunningStatistics.of(values, sketch_every=-(-len(values) // _MOST_SKETCHED)) if len(values) else None
+
+    def _values(self, kept: np.ndarray | bytes) -> np.ndarray:
+        return self._sample(self._decoded(kept)) if isinstance(kept, bytes) else kept
+
+    def _decoded(self, file: bytes) -> np.ndarray:
+        return decode_jpeg(file, self._spec.shape)
 
     def _sample(self, frame: np.ndarray) -> np.ndarray:
         channels = statistics_shape(self._key, self._spec)

@@ -21,13 +21,16 @@ from embodied.bench.policy_episodes import (
     evaluate_checkpoint,
     open_simulators,
 )
+from embodied.bench.session import Session
 from embodied.core.files import cache_folder, write_text
-from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, STATE, Reporter, image_key
+from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, STATE, Reporter, TextEncoder
 from embodied.core.run_folder import RunFolder
 from embodied.core.seeding import derive_seed
 from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.encoders.artifact import fingerprint
 from embodied.encoders.load import load_encoder
+from embodied.encoders.modality import encode_vectors, input_keys, looks
+from embodied.encoders.text.load import load_text_encoder, text_fingerprint
 from embodied.policies.action_space import ActionSpace
 from embodied.policies.artifact import build_policy, describe_policy
 from embodied.policies.assembly import Assembly, assemble
@@ -53,20 +56,24 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What to run; every field but `device`, `workers`, `cache` and `cache_bytes` decides the result.
+    """What to run; every field but `device`, `workers`, `cache`, `cache_bytes` and `session` decides the result.
 
     Args:
         store: the folder of the demonstrations.
         env: arguments of `envs.task_env.TaskEnv`.
         encoder: as `load_encoder` takes it.
         policy: import path of the policy class and its keyword arguments.
+        instruction: the text encoder of a policy that follows instructions, as `load_text_encoder` takes it.
         action_space: of the environment.
         demos: demonstrations of the store to learn from, the first ones.
         episodes: evaluation episodes; `selection_episodes` per checkpoint for the best-over-checkpoints column.
         shift: visual shift of the reported episodes: `shift` and `shift_strength` of `TaskEnv`.
         seed: of training and of the evaluation episodes.
         workers: simulator processes.
+        slots: episodes side by side; None: one per simulator process.
         cache_bytes: what all feature caches may take; those not in use make room.
+        record: whether the reported episodes are filmed.
+        session: what it shares with experiments before and after it.
     """
 
     store: Path
@@ -81,10 +88,14 @@ class Experiment:
     seed: int
     device: torch.device
     workers: int
+    instruction: str | None = None
     action_space: ActionSpace | None = None
     shift: Mapping[str, Any] = field(default_factory=dict)
     cache: Path = field(default_factory=cache_folder)
     cache_bytes: int | None = None
+    slots: int | None = None
+    record: bool = True
+    session: Session = field(default_factory=Session)
 
     @cached_property
     def episode_store(self) -> EpisodeStore:
@@ -95,12 +106,18 @@ class Experiment:
         """The encoder, on `device`; `scratch` is the one that is not frozen."""
         state_dim = self.episode_store.keys[ENVIRONMENT_STATE].shape[0]
         # The weights of a random or trainable encoder belong to the run: another seed, other weights.
-        encoder = load_encoder(self.encoder, seed=derive_seed(self.seed, "encoder"), state_dim=state_dim)
-        return encoder.to(self.device)
+        load = self.session.encoder if self.tune == "frozen" else load_encoder
+        return load(self.encoder, seed=derive_seed(self.seed, "encoder"), state_dim=state_dim).to(self.device)
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder | None:
+        """Of instructions, if the policy follows them."""
+        return None if self.instruction is None else load_text_encoder(self.instruction)
 
     @property
-    def modality(self) -> str:
-        return str(getattr(self.frozen_encoder, "modality", "image"))
+    def looks(self) -> bool:
+        """Whether the encoder reads frames."""
+        return looks(self.frozen_encoder)
 
     @property
     def trainable(self) -> bool:
@@ -144,7 +161,7 @@ class Experiment:
     @property
     def input_keys(self) -> list[str]:
         """What the encoder reads of an observation."""
-        return [ENVIRONMENT_STATE] if self.modality == "state" else [image_key(name) for name in self.cameras]
+        return input_keys(self.frozen_encoder, self.cameras)
 
     def arguments(self, *, feature_shape: Sequence[int], proprioception_dim: int, action_dim: int) -> dict[str, Any]:
         """Of the policy class, beside the encoder; JSON-able."""
@@ -174,34 +191,40 @@ class Experiment:
             "state_dim": keys[ENVIRONMENT_STATE].shape[0],
             "fingerprint": "" if whole else fingerprint(self.frozen_encoder),
         }
-        return describe_policy(self.policy_target, arguments, encoder=encoder, env=self.env)
+        text = None
+        if self.text_encoder is not None:
+            text = {"spec": self.instruction, "fingerprint": text_fingerprint(self.text_encoder)}
+        return describe_policy(self.policy_target, arguments, encoder=encoder, env=self.env, text_encoder=text)
 
 
 def check_policy(experiment: Experiment) -> None:
     """Build encoder and policy once, before anything is collected or written.
 
     Raises:
-        UserError: the encoder cannot be loaded, or the policy's settings do not fit it.
+        UserError: an encoder cannot be loaded, or the policy's settings do not fit it.
     """
     encoder = load_encoder(experiment.encoder, state_dim=1)
     size = int(experiment.env["image_size"])
-    looks = getattr(encoder, "modality", "image") == "image"
-    inputs = torch.zeros((1, size, size, 3), dtype=torch.uint8) if looks else torch.zeros(1, 1)
+    inputs = torch.zeros((1, size, size, 3), dtype=torch.uint8) if looks(encoder) else torch.zeros(1, 1)
     shape = output_shape(encoder, inputs, experiment.assembly.feature)
     space = experiment.action_space
     arguments = experiment.arguments(
-        feature_shape=(*shape[:-1], shape[-1] * (len(experiment.cameras) if looks else 1)),
+        feature_shape=(*shape[:-1], shape[-1] * len(input_keys(encoder, experiment.cameras))),
         proprioception_dim=1,
         action_dim=1 if space is None else len(space.low),
     )
-    build_policy(describe_policy(experiment.policy_target, arguments, encoder={}, env={}), encoder)
+    described = describe_policy(experiment.policy_target, arguments, encoder={}, env={})
+    build_policy(described, encoder, experiment.text_encoder)
 
 
 def encode(experiment: Experiment, reporter: Reporter) -> list[Any]:
-    """What the policy trains on, per camera [F, ...]: cached features, states, or raw frames for one that learns."""
+    """What the policy trains on, per camera [F, ...]: cached features, or raw frames for an encoder that learns."""
     store, frames = experiment.episode_store, experiment.frame_count
-    if experiment.modality == "state" or experiment.trainable:
+    if experiment.trainable:
         return [store.read(key, 0, frames) for key in experiment.input_keys]
+    if not experiment.looks:
+        rows = store.read(experiment.input_keys[0], 0, frames)
+        return [encode_vectors(experiment.frozen_encoder, rows, experiment.assembly.feature)]
     return feature_inputs(
         store,
         experiment.frozen_encoder,
@@ -225,12 +248,13 @@ def train(experiment: Experiment, run: RunFolder, reporter: Reporter) -> Path:
         history=made.history,
         chunk=made.chunk,
         forward=made.recurrent,
+        text_encoder=experiment.text_encoder,
     )
     metadata = experiment.policy_metadata()
     # Fresh weights come from the global generator, as torch's own layers draw them.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(experiment.seed, "policy"))
-        policy = build_policy(metadata, experiment.frozen_encoder)
+        policy = build_policy(metadata, experiment.frozen_encoder, experiment.text_encoder)
     measure(policy, samples, device=experiment.device)
     settings = experiment.training
     with run.metrics(keep=resume_step(run.checkpoints)) as log:
@@ -255,15 +279,19 @@ def train(experiment: Experiment, run: RunFolder, reporter: Reporter) -> Path:
 
 
 def select(experiment: Experiment, run: RunFolder, reporter: Reporter) -> dict[str, Any] | None:
-    """Success of every checkpoint on seeds of its own, and the best of them (the later one of equals)."""
+    """Success and score of every checkpoint on seeds of its own, and the best of them by score (the later of equals)."""
     if not experiment.selection_episodes:
         return None
     seeds = episode_seeds(SELECTION_SEEDS, experiment.seed, experiment.selection_episodes)
     steps = checkpoint_steps(experiment.training.steps, experiment.training.checkpoints)
     tried = []
-    count = min(experiment.workers, len(seeds))
     with open_simulators(
-        checkpoint_path(run.checkpoints, steps[-1]), device=experiment.device, count=count, frames=False
+        checkpoint_path(run.checkpoints, steps[-1]),
+        device=experiment.device,
+        count=min(experiment.slots or experiment.workers, len(seeds)),
+        frames=False,
+        workers=experiment.workers,
+        session=experiment.session,
     ) as simulators:
         for step in steps:
             outcomes = evaluate_checkpoint(
@@ -273,9 +301,12 @@ def select(experiment: Experiment, run: RunFolder, reporter: Reporter) -> dict[s
                 device=experiment.device,
                 reporter=reporter,
                 description=f"select {step}",
+                session=experiment.session,
             )
-            tried.append({"step": step, "success_rate": float(np.mean([outcome.success for outcome in outcomes]))})
-    best = max(tried, key=lambda row: (row["success_rate"], row["step"]))
+            success_rate = float(np.mean([outcome.success for outcome in outcomes]))
+            score = float(np.mean([outcome.score for outcome in outcomes]))
+            tried.append({"step": step, "success_rate": success_rate, "score": score})
+    best = max(tried, key=lambda row: (row["score"], row["step"]))
     return {**best, "episodes": len(seeds), "seeds": seeds, "checkpoints": tried}
 
 
@@ -283,9 +314,14 @@ def report_final(experiment: Experiment, run: RunFolder, reporter: Reporter) -> 
     """The episodes that are reported: the final checkpoint on fresh seeds, with frames to show."""
     path = checkpoint_path(run.checkpoints, experiment.training.steps)
     seeds = episode_seeds(REPORT_SEEDS, experiment.seed, experiment.episodes)
-    count = min(experiment.workers, len(seeds))
     with open_simulators(
-        path, device=experiment.device, count=count, frames=True, shift=experiment.shift
+        path,
+        device=experiment.device,
+        count=min(experiment.slots or experiment.workers, len(seeds)),
+        frames=experiment.record,
+        shift=experiment.shift,
+        workers=experiment.workers,
+        session=experiment.session,
     ) as simulators:
         return evaluate_checkpoint(
             path,
@@ -294,5 +330,6 @@ def report_final(experiment: Experiment, run: RunFolder, reporter: Reporter) -> 
             device=experiment.device,
             reporter=reporter,
             description="evaluate",
-            record=True,
+            record=experiment.record,
+            session=experiment.session,
         )

@@ -1,6 +1,6 @@
 """What behaviour cloning learns from: an episode store as features, samples, and the statistics of both.
 
-Legend: F frames, S samples, T moments of history.
+Legend: F frames, S samples, T moments of history, N episodes, E width of an instruction.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from embodied.core.errors import UserError, unknown_name
-from embodied.core.protocols import ACTION, FEATURES, INPUTS, STATE, Reporter
+from embodied.core.protocols import ACTION, FEATURES, INPUTS, STATE, Reporter, TextEncoder
 from embodied.datasets.loading.demonstrations import Demonstrations
 from embodied.datasets.loading.feature_cache import encode_store
 from embodied.datasets.loading.npy_rows import Rows
 from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.encoders.artifact import fingerprint
+from embodied.encoders.text.instructions import Instructions
 from embodied.policies.bc import BCPolicy
 
 SCALE_SAMPLES = 512  # windows that the scale of the features is measured on
@@ -79,11 +80,12 @@ def demonstrations(
     history: int,
     chunk: int,
     forward: bool,
+    text_encoder: TextEncoder | None = None,
 ) -> Demonstrations:
-    """Samples of the first `episodes` of a store, see `Demonstrations`.
+    """Samples of the first `episodes` of a store, see `Demonstrations`; with a text encoder they have instructions.
 
     Raises:
-        UserError: the store holds no episodes or no actions, or numbers that are none.
+        UserError: the store holds no episodes, no actions or no instructions, or numbers that are none.
     """
     if not store.lengths:
         raise UserError(f"{store.path} holds no episodes: collect some before training on it")
@@ -99,7 +101,25 @@ def demonstrations(
         history=history,
         chunk=chunk,
         forward=forward,
+        instructions=None if text_encoder is None else episode_instructions(store, text_encoder, len(lengths)),
     )
+
+
+def episode_instructions(store: EpisodeStore, text_encoder: TextEncoder, episodes: int) -> Tensor:
+    """Embeddings of the tasks of the first episodes, float32 [N, E], each distinct one computed once.
+
+    Raises:
+        UserError: an episode has no task.
+    """
+    tasks = [episode.task for episode in store.episodes[:episodes]]
+    missing = [number for number, task in enumerate(tasks) if not task.strip()]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise UserError(
+            f"{store.path}: episode {missing[0]}{more} has no instruction, which policy.instruction learns from: "
+            "import or collect it with a task, leave such episodes out (embodied data filter), or train without"
+        )
+    return Instructions(text_encoder)(tasks)
 
 
 def measure(policy: nn.Module, samples: Demonstrations, *, device: torch.device) -> None:

@@ -130,6 +130,24 @@ def plot_comparison(groups: Mapping[str, Sequence[Row]], path: str | Path) -> No
     _save(figure, path)
 
 
+def plot_differences(groups: Mapping[str, Sequence[Row]], path: str | Path) -> None:
+    """Differences in percentage points with intervals around zero, one panel per group, rows from top to bottom."""
+    height = max(len(rows) for rows in groups.values())
+    figure = Figure(figsize=(4.6 * len(groups) + 0.6, 0.42 * height + 1.9), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(groups)))
+    for axes, (title, rows) in zip(panels, groups.items(), strict=True):
+        means = [100 * row.mean for row in rows]
+        errors = [[100 * (row.mean - row.low) for row in rows], [100 * (row.high - row.mean) for row in rows]]
+        axes.axvline(0, color=GREY, linewidth=1)
+        axes.errorbar(means, range(len(rows)), xerr=np.maximum(errors, 0), fmt="o", color=BLUE, ecolor=GREY, capsize=3)
+        axes.set_yticks(range(len(rows)), labels=[row.label for row in rows])
+        axes.invert_yaxis()
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("percentage points, 95 % interval")
+        _plain(axes)
+    _save(figure, path)
+
+
 def save_image_grid(rows: Sequence[np.ndarray], path: str | Path) -> None:
     """Rows of pictures, each uint8 [N, H, W, 3], side by side in one PNG."""
     from PIL import Image

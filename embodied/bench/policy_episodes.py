@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
 
-import gymnasium
 import torch
 
+from embodied.bench.session import Session, Simulators
 from embodied.core.errors import UsageError
 from embodied.core.protocols import Policy, Reporter, image_key
-from embodied.envs.vector import make_vector_env, reset_slots
+from embodied.encoders.modality import looks
+from embodied.envs.vector import reset_slots
 from embodied.policies.action_space import ActionSpace, check_same_actions
 from embodied.policies.artifact import load_policy
 from embodied.training.evaluate import Outcome, SlotEnvironment, evaluate
@@ -43,8 +44,15 @@ def episode_seeds(first: int, seed: int, episodes: int) -> list[int]:
 
 
 def open_simulators(
-    path: Path, *, device: torch.device, count: int, frames: bool, shift: Mapping[str, Any] | None = None
-) -> closing[gymnasium.vector.VectorEnv[Any, Any, Any]]:
+    path: Path,
+    *,
+    device: torch.device,
+    count: int,
+    frames: bool,
+    shift: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    session: Session | None = None,
+) -> AbstractContextManager[Simulators]:
     """The environments that a policy file was trained for, `count` side by side, to be used in a `with`.
 
     Args:
@@ -53,31 +61,35 @@ def open_simulators(
         count: environments; at least one.
         frames: render even if the policy does not look.
         shift: see `Experiment`.
+        workers: simulator processes; None: as many as environments.
+        session: may have them already.
     """
-    policy, metadata = load_policy(path, device=device)
-    looks = getattr(policy.encoder, "modality", "image") == "image"
-    options = {**metadata["env"], **(shift or {}), "images": frames or looks}
-    return closing(make_vector_env(options, num_envs=max(1, count)))
+    session = session or Session()
+    policy, metadata = load_policy(path, device=device, load=session.encoder)
+    options = {**metadata["env"], **(shift or {}), "images": frames or looks(policy.encoder)}
+    return session.simulators(options, count=max(1, count), workers=count if workers is None else workers)
 
 
 def evaluate_checkpoint(
     path: Path,
     seeds: Sequence[int],
-    simulators: gymnasium.vector.VectorEnv[Any, Any, Any],
+    simulators: Simulators,
     *,
     device: torch.device,
     reporter: Reporter,
     description: str,
     record: bool = False,
+    session: Session | None = None,
 ) -> list[Outcome]:
     """Closed-loop episodes of a policy file; with `record` the first success and failure keep their frames."""
-    policy, metadata = load_policy(path, device=device)
+    policy, metadata = load_policy(path, device=device, load=(session or Session()).encoder)
     if space := metadata["arguments"].get("action_space"):
         bounds = cast(SlotEnvironment, simulators).single_action_space
         named = f"{metadata['env']['suite']} {metadata['env']['task']}"
         check_same_actions(
             ActionSpace.of(space), bounds.low, bounds.high, policy=str(path), environment=f"the environment {named}"
         )
+    follows = getattr(policy, "instructions", None) is not None
     return evaluate(
         cast(Policy, policy),
         cast(SlotEnvironment, simulators),
@@ -87,4 +99,10 @@ def evaluate_checkpoint(
         reporter=reporter,
         description=description,
         record_key=image_key(camera_list(metadata["env"])[0]) if record else None,
+        read_instructions=instructions_of if follows else None,
     )
+
+
+def instructions_of(simulators: Simulators) -> list[str]:
+    """What is to be done in each environment of a vector, now; see `TaskEnv.task_description`."""
+    return [str(text) for text in cast(Any, simulators).call("task_description")]  # the base class lacks `call`

@@ -1,4 +1,4 @@
-"""One experiment of reinforcement learning: an agent on frozen features, evaluated like every other policy."""
+"""One experiment of reinforcement learning: an agent on frozen features or frames, evaluated like other policies."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from embodied.bench.experiment import REPORT_SEEDS, SELECTION_SEEDS, episode_seeds, evaluate_checkpoint, open_simulators
+from embodied.bench.session import Session
 from embodied.core.errors import UsageError
 from embodied.core.files import cache_folder
-from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, REWARD, STATE, Reporter, image_key
+from embodied.core.protocols import ACTION, REWARD, STATE, Reporter, image_key
 from embodied.core.reporting import SilentReporter
 from embodied.core.run_folder import RunFolder
 from embodied.core.seeding import derive_seed
 from embodied.datasets.loading.feature_cache import encode_store
 from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.encoders.artifact import fingerprint
-from embodied.encoders.load import load_encoder
+from embodied.encoders.modality import encode_vectors, input_keys, looks
 from embodied.envs.vector import make_vector_env
 from embodied.policies.artifact import describe_policy
 from embodied.policies.rl import state
@@ -41,12 +42,12 @@ AGENTS = "embodied.policies.rl."
 
 @dataclass(frozen=True, kw_only=True)
 class Reinforcement:
-    """What to run; every field but `device` and `workers` decides the result.
+    """What to run; every field but `device`, `workers`, `cache`, `cache_bytes` and `session` decides the result.
 
     Args:
         env: arguments of `envs.task_env.TaskEnv`.
         state_dim: S of `observation.environment_state`.
-        encoder: as `load_encoder` takes it; it stays frozen.
+        encoder: as `load_encoder` takes it; it stays frozen, but `scratch` for agents that learn one.
         method: module of the agent in `policies/rl`; `settings` of the agent.
         feature: the encoder's output that the agent sees.
         steps: of all training environments together; `num_envs` of them.
@@ -54,9 +55,10 @@ class Reinforcement:
         episodes: that are reported of the final policy.
         shift: visual shift of the reported episodes: `shift` and `shift_strength` of `TaskEnv`.
         seed: of training and of the evaluation episodes.
-        workers: simulator processes of an evaluation.
+        workers: simulator processes that all environments are spread over, of training and of an evaluation.
         store: of demonstrations, for an agent that starts from them; `demos` of its first episodes.
         cache_bytes: what all feature caches may take.
+        slots, record, session: see `Experiment`.
     """
 
     env: Mapping[str, Any]
@@ -78,6 +80,9 @@ class Reinforcement:
     demos: int = 0
     cache: Path = field(default_factory=cache_folder)
     cache_bytes: int | None = None
+    slots: int | None = None
+    record: bool = True
+    session: Session = field(default_factory=Session)
 
     @property
     def head(self) -> str:
@@ -87,12 +92,8 @@ class Reinforcement:
     @cached_property
     def frozen_encoder(self) -> nn.Module:
         """On `device`."""
-        encoder = load_encoder(self.encoder, seed=derive_seed(self.seed, "encoder"), state_dim=self.state_dim)
-        trainable = bool(getattr(encoder, "trainable", False))
-        if trainable != self.reads_frames:
-            needs = "encoder=scratch: it learns its own" if self.reads_frames else "a frozen encoder"
-            raise UsageError(f"policy={self.method} needs {needs}, got encoder={self.encoder}")
-        return encoder.to(self.device)
+        seed = derive_seed(self.seed, "encoder")
+        return self.session.encoder(self.encoder, seed=seed, state_dim=self.state_dim).to(self.device)
 
     @property
     def needs_demonstrations(self) -> bool:
@@ -101,13 +102,13 @@ class Reinforcement:
 
     @property
     def reads_frames(self) -> bool:
-        """Whether the agent learns an encoder of its own."""
-        return bool(getattr(agent_module(self.method), "READS_FRAMES", False))
+        """Whether the agent learns an encoder of its own, from frames."""
+        return bool(getattr(self.frozen_encoder, "trainable", False))
 
     @property
     def looks(self) -> bool:
         """Whether the encoder reads frames."""
-        return getattr(self.frozen_encoder, "modality", "image") == "image"
+        return looks(self.frozen_encoder)
 
     def policy_metadata(self, **arguments: Any) -> dict[str, Any]:
         """Enough to rebuild the policy, see `policies.artifact`; `arguments` are what only the environments know."""
@@ -142,7 +143,15 @@ def check_agent(experiment: Reinforcement) -> None:
         module.AGENT(**experiment.settings)
     except TypeError as error:
         raise UsageError(f"policy={experiment.method}: {error}") from error
-    _ = experiment.frozen_encoder
+    wanted = f"policy={experiment.method} needs"
+    if experiment.reads_frames and not hasattr(module.AGENT, "frames_network"):
+        raise UsageError(
+            f"{wanted} a frozen encoder, got encoder={experiment.encoder}: policy=ppo and policy=drqv2 learn one"
+        )
+    if not experiment.reads_frames and not hasattr(module.AGENT, "network"):
+        raise UsageError(f"{wanted} encoder=scratch: it learns its own, got encoder={experiment.encoder}")
+    if not experiment.reads_frames and int(experiment.env.get("history", 1)) > 1:
+        raise UsageError("policy.history above 1 needs encoder=scratch: features are of the present frame")
 
 
 def learn(experiment: Reinforcement, run: RunFolder, reporter: Reporter) -> Path:
@@ -151,10 +160,17 @@ def learn(experiment: Reinforcement, run: RunFolder, reporter: Reporter) -> Path
 
     agent = import_module(AGENTS + experiment.method).AGENT(**experiment.settings)
     options = {**experiment.env, "images": experiment.looks}
-    with closing(make_vector_env(options, num_envs=experiment.num_envs, autoreset="same_step")) as simulators:
+    environment = make_vector_env(
+        options, num_envs=experiment.num_envs, workers=experiment.workers, autoreset="same_step"
+    )
+    with closing(environment) as simulators:
         slots = SlotVecEnv(simulators, seed=experiment.seed)
-        observed, seen = observe(experiment, slots)
-        network = agent.network(feature_dim=seen["feature_dim"], normalise=experiment.looks)
+        observed, seen = observe(experiment, agent, slots)
+        network = (
+            agent.frames_network()
+            if experiment.reads_frames
+            else agent.network(feature_dim=seen["feature_dim"], normalise=experiment.looks)
+        )
         algorithm = agent.build(
             observed,
             network=network,
@@ -191,15 +207,13 @@ def learn(experiment: Reinforcement, run: RunFolder, reporter: Reporter) -> Path
             )
 
 
-def observe(experiment: Reinforcement, environments: VecEnv) -> tuple[VecEnv, dict[str, Any]]:
+def observe(experiment: Reinforcement, agent: Any, environments: VecEnv) -> tuple[VecEnv, dict[str, Any]]:
     """The environments as the agent sees them, and what of that a policy file must say."""
     camera = str(experiment.env["camera"])
     if experiment.reads_frames:
-        from embodied.policies.rl.stacked_frames import StackedFrames
-
-        frames = StackedFrames(environments, camera=camera)
-        shape = list(frames.observation_space.shape or ())
-        return frames, {"feature_dim": 0, "proprioception_dim": 0, "frames_shape": shape}
+        frames = agent.see_frames(environments, camera=camera)
+        shape = list(frames.frames_shape)
+        return frames, {"feature_dim": 0, "proprioception_dim": frames.state_dim, "frames_shape": shape}
     from embodied.policies.rl.frozen_features import FrozenFeatures
 
     features = FrozenFeatures(
@@ -233,8 +247,9 @@ def demonstrations(experiment: Reinforcement, reporter: Reporter) -> dict[str, A
         )
         features = np.asarray(cache.array(experiment.feature)[:frames])
     else:
-        features = store.read(ENVIRONMENT_STATE, 0, frames)
-    seen = [features.reshape(frames, -1)]
+        (key,) = input_keys(experiment.frozen_encoder, [])
+        features = encode_vectors(experiment.frozen_encoder, store.read(key, 0, frames), experiment.feature)
+    seen = [features.reshape(frames, np.prod(features.shape[1:], dtype=int))]
     if STATE in store.keys:
         seen.append(store.read(STATE, 0, frames))
     return {
@@ -261,7 +276,8 @@ def measure(experiment: Reinforcement, path: Path) -> dict[str, float]:
 def report_final(experiment: Reinforcement, run: RunFolder, reporter: Reporter) -> list[Outcome]:
     """The episodes that are reported: the final policy on fresh seeds, with frames to show."""
     seeds = episode_seeds(REPORT_SEEDS, experiment.seed, experiment.episodes)
-    return run_episodes(experiment, experiment.final_policy(run), seeds, reporter, frames=True, shift=experiment.shift)
+    path = experiment.final_policy(run)
+    return run_episodes(experiment, path, seeds, reporter, frames=experiment.record, shift=experiment.shift)
 
 
 def run_episodes(
@@ -274,8 +290,15 @@ def run_episodes(
     shift: Mapping[str, Any] | None = None,
 ) -> list[Outcome]:
     """Closed-loop episodes of a policy file on environments of their own."""
-    count = min(max(1, experiment.workers), len(seeds))
-    with open_simulators(path, device=experiment.device, count=count, frames=frames, shift=shift) as simulators:
+    with open_simulators(
+        path,
+        device=experiment.device,
+        count=min(experiment.slots or experiment.workers, len(seeds)),
+        frames=frames,
+        shift=shift,
+        workers=experiment.workers,
+        session=experiment.session,
+    ) as simulators:
         return evaluate_checkpoint(
             path,
             seeds,
@@ -284,4 +307,5 @@ def run_episodes(
             reporter=reporter,
             description="evaluate",
             record=frames,
+            session=experiment.session,
         )

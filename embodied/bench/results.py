@@ -9,7 +9,7 @@ from embodied.bench.experiment import Experiment
 from embodied.bench.plots import plot_learning_curve, plot_reinforcement, plot_success
 from embodied.bench.reinforcement import Reinforcement
 from embodied.bench.report import write_report
-from embodied.bench.statistics import wilson_interval
+from embodied.bench.statistics.intervals import wilson_interval
 from embodied.bench.video import label_frames, side_by_side, write_video
 from embodied.core.files import write_json
 from embodied.core.run_folder import RunFolder, read_metrics, versions

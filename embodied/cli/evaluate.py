@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from embodied.bench.experiment import REPORT_SEEDS, episode_seeds, evaluate_checkpoint, open_simulators
-from embodied.bench.statistics import wilson_interval
+from embodied.bench.statistics.intervals import wilson_interval
 from embodied.cli.config import compose_config, positive
 from embodied.cli.reporter import RichReporter
 from embodied.cli.settings import resolve_device, resolve_workers

@@ -1,8 +1,9 @@
 """Export a trained policy as graphs: from features (neck and head) and, where one camera feeds it, from frames.
 
-A graph takes a window of history and gives the whole chunk in the environment's units; samplers take their noise as an
-input. Graphs are traced on the CPU, whatever device the policy was trained on. Every graph is compared with the policy
-before it is kept, and README.md beside it says what goes in.
+A graph takes a window of history and gives the whole chunk in the environment's units, for any number of rows; samplers
+take their noise as an input, and policies that follow instructions the embedding of what to do. Graphs are traced on
+the CPU, whatever device the policy was trained on. Every graph is compared with the policy before it is kept, and
+README.md beside it says what goes in.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, cast
 import torch
 from rich.console import Console
 
-from embodied.cli.config import compose_config, positive
+from embodied.cli.config import compose_config
 from embodied.cli.evaluate import policy_path
 from embodied.core.errors import UsageError, UserError, unknown_name
 from embodied.core.files import write_text
@@ -32,7 +33,6 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
         raise UsageError("which run? write run=<run folder>, as embodied train printed it")
     if config.format not in SUFFIXES:
         raise unknown_name("format", str(config.format), SUFFIXES)
-    positive(config, "batch")
     run = RunFolder.open(Path(config.run).expanduser())
     path = policy_path(run, str(config.checkpoint))
     policy, metadata = load_policy(path, device=torch.device("cpu"))
@@ -40,13 +40,8 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
         raise UserError(f"{path} is not a policy of behaviour cloning: only these are exported")
     folder = Path(config.to).expanduser() if config.to else run.path / "export"
     shape = frame_shape(policy, metadata)
-    made = export_policy(
-        policy, folder, format=cast(Format, str(config.format)), frame_shape=shape, batch=int(config.batch)
-    )
-    write_text(
-        folder / CARD,
-        card(policy, metadata, made, source=path, command=run.command, frames=shape, batch=int(config.batch)),
-    )
+    made = export_policy(policy, folder, format=cast(Format, str(config.format)), frame_shape=shape)
+    write_text(folder / CARD, card(policy, metadata, made, source=path, command=run.command, frames=shape))
     console = Console()
     for name, difference in made.items():
         console.print(
@@ -75,7 +70,6 @@ def card(
     source: Path,
     command: str,
     frames: Sequence[int] | None,
-    batch: int,
 ) -> str:
     """The policy's model card, and what the graphs take and give."""
     noise = policy.acting.action_head.noise_shape(1)
@@ -84,9 +78,10 @@ def card(
         "frames": f"{'uint8' if frames and len(frames) == 3 else 'float32'} "
         f"[B, {policy.history}, {', '.join(map(str, frames or ()))}]",
         "state": f"float32 [B, {policy.history}, {policy.proprioception_dim}], the moments' proprioception",
+        "instruction": f"float32 [B, {policy.controller.text_width}], the text encoder's embedding of what to do",
         "noise": f"float32 [B, {', '.join(map(str, noise[1:]))}], standard normal" if noise else "",
     }
-    lines = ["", "## Graphs", "", f"Exported from `{source.name}`, for B = {batch}. Moments: the present last.", ""]
+    lines = ["", "## Graphs", "", f"Exported from `{source.name}`, for any B. Moments: the present last.", ""]
     for name, difference in made.items():
         lines.append(f"`{name}`, at most {difference:.1e} from the policy (normalised actions):")
         inputs = input_names(policy, "frames" if "frames" in name else "features")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from time import monotonic
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Task as RichTask
 from rich.text import Text
 
@@ -26,12 +26,8 @@ class RateColumn(ProgressColumn):
 class FramesReporter(RichReporter):
     """Implements `core.protocols.Reporter`; `description` of `track` is what is counted, such as frames."""
 
-    def track(self, items: Iterable[Item], *, total: int, description: str, done: int = 0) -> Iterator[Item]:
-        """Yields the items under a bar that disappears at the end."""
-        if not self.console.is_terminal:
-            yield from self._with_lines(items, total=total, description=description, done=done)
-            return
-        columns = (
+    def _columns(self) -> Sequence[ProgressColumn]:
+        return (
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.description}"),
@@ -39,13 +35,9 @@ class FramesReporter(RichReporter):
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self.console, transient=True) as progress:
-            task = progress.add_task(description, total=total, completed=done)
-            for item in items:
-                yield item
-                progress.advance(task)
 
-    def _with_lines(self, items: Iterable[Item], *, total: int, description: str, done: int) -> Iterator[Item]:
+    def _without_bar(self, items: Iterable[Item], *, total: int, description: str, done: int) -> Iterator[Item]:
+        """A line every few seconds."""
         started = shown = monotonic()
         for count, item in enumerate(items, start=1):
             yield item

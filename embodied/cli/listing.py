@@ -1,6 +1,8 @@
 """List what can be named in a command.
 
-Kinds: envs, tasks, cameras, encoders, objectives, policies, heads, experts, shifts, formats. --json is for machines.
+Kinds: envs, tasks, cameras, encoders, text_encoders, objectives, policies, heads, necks, experts, shifts, formats,
+suites.
+--json is for machines.
 """
 
 from __future__ import annotations
@@ -65,6 +67,18 @@ def heads() -> Listing:
     return dict(HEADS)
 
 
+def necks() -> Listing:
+    from embodied.policies.necks.registry import necks as found
+
+    return {name: (neck.__doc__ or "").splitlines()[0] for name, neck in found().items()}
+
+
+def text_encoders() -> Listing:
+    from embodied.encoders.text.load import BUILTIN
+
+    return {**BUILTIN, "hf:<folder or repo>": "any text model of transformers: CLIP, SigLIP, T5, BERT-like (extra: hf)"}
+
+
 def experts() -> Listing:
     found: dict[str, list[str]] = {}
     for name in suite_names():
@@ -109,12 +123,15 @@ KINDS: dict[str, Callable[[], Listing]] = {
     "tasks": tasks,
     "cameras": cameras,
     "encoders": encoders,
+    "text_encoders": text_encoders,
     "objectives": lambda: first_comment("objective"),
     "policies": lambda: first_comment("policy"),
     "heads": heads,
+    "necks": necks,
     "experts": experts,
     "shifts": shifts,
     "formats": formats,
+    "suites": lambda: first_comment("suite"),
 }
 
 
@@ -135,7 +152,7 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
     for kind, entries in found.items():
         table = Table(title=kind, title_justify="left", title_style="bold", box=None, show_header=False)
         for name, text in entries.items():
-            table.add_row(f"  [cyan]{name}[/]", text)
+            table.add_row(f"  [cyan]{escape(name)}[/]", escape(text))
         console.print(table)
     if not kinds:
         console.print("[bold]tasks[/]\n  embodied list tasks shows those of every suite", highlight=False)

@@ -36,6 +36,10 @@ VERBS = {
     ),
     "evaluate": Verb("evaluate", "Evaluate a trained run again.", "run=runs/... episodes=100", "evaluate"),
     "export": Verb("export", "Export a trained policy as a graph.", "run=runs/... format=onnx", "export"),
+    "bench": Verb(
+        "bench", "Compare encoders under one protocol.", "suite=quick encoders='[default]'", "bench", own_help=True
+    ),
+    "replicate": Verb("replicate", "Test a paper's headline claim again.", "mvp", "replicate", own_help=True),
     "collect": Verb("collect", "Collect episodes into a store.", "env=metaworld task=hammer-v3 episodes=25", "collect"),
     "pretrain": Verb("pretrain", "Pre-train an encoder.", "objective=mae data=path/to/images", "pretrain"),
     "data": Verb(

@@ -17,7 +17,7 @@ from embodied.bench.reinforcement import Reinforcement
 from embodied.cli.config import positive
 from embodied.core.errors import UsageError, unknown_name
 from embodied.core.files import cache_folder, hash_json
-from embodied.core.protocols import ENVIRONMENT_STATE
+from embodied.core.protocols import ENVIRONMENT_STATE, STATE
 from embodied.core.run_folder import versions
 from embodied.envs.experts.behaviours import check_expert, expert_names
 from embodied.envs.registry import load_suite
@@ -137,12 +137,14 @@ def make_experiment(config: DictConfig) -> Experiment:
     if rate is not None and (isinstance(rate, bool | str) or not rate > 0):
         raise UsageError(f"policy.encoder_learning_rate must be a positive number, got {rate!r}")
     spec = probe_env(env).spec_of_task
+    check_proprioception(str(config.encoder), env)
     return Experiment(
         store=store_path(config, int(config.demos)),
         env=env,
         encoder=str(config.encoder),
         policy_target=str(config.policy._target_),
         policy=policy_arguments(config),
+        instruction=None if config.policy.instruction is None else str(config.policy.instruction),
         action_space=ActionSpace(
             low=tuple(spec.action_low.tolist()),
             high=tuple(spec.action_high.tolist()),
@@ -162,7 +164,21 @@ def make_experiment(config: DictConfig) -> Experiment:
     )
 
 
-NOT_OF_THE_POLICY = ("_target_", "head_sizes", "codebook_share", "encoder_learning_rate")
+def check_proprioception(encoder: str, env: Mapping[str, Any]) -> None:
+    """The baseline that sees nothing else has something to see.
+
+    Raises:
+        UsageError: the task has no proprioception.
+    """
+    if encoder == "proprioception" and not probe_env(env).spec_of_task.state:
+        protocol = f" with env.protocol={env['protocol']}" if env.get("protocol") else ""
+        raise UsageError(
+            f"encoder=proprioception: env={env['suite']} task={env['task']}{protocol} gives no {STATE}, so the policy "
+            "would see nothing: choose another encoder (embodied list encoders)"
+        )
+
+
+NOT_OF_THE_POLICY = ("_target_", "head_sizes", "codebook_share", "encoder_learning_rate", "instruction")
 
 
 def policy_arguments(config: DictConfig) -> dict[str, Any]:
@@ -202,6 +218,7 @@ def make_reinforcement(config: DictConfig) -> Reinforcement:
     if "history" in policy:
         env["history"] = int(policy["history"])  # an agent that stacks frames itself
     spaces: Any = probe_env(env).observation_space
+    check_proprioception(str(config.encoder), env)
     method = str(policy["_target_"]).split(".")[-2]
     starts_from_demonstrations = getattr(agent_module(method), "NEEDS_DEMONSTRATIONS", False)
     if starts_from_demonstrations:

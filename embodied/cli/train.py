@@ -8,23 +8,21 @@ the same settings.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
 
-from embodied.bench import reinforcement
-from embodied.bench.experiment import Experiment, check_policy, encode, report_final, select, train
-from embodied.bench.reinforcement import AGENTS, Reinforcement, check_agent, learn
-from embodied.bench.results import save_outcomes, summarize, write_results
-from embodied.cli.collect import collect_into
+from embodied.bench.experiment import Experiment, check_policy
+from embodied.bench.phases import run_phases
+from embodied.bench.reinforcement import AGENTS, Reinforcement, check_agent
+from embodied.cli.collect import collect_store
 from embodied.cli.reporter import RichReporter, closing_table
 from embodied.cli.runs import open_run, run_verb
 from embodied.cli.settings import make_experiment, make_reinforcement
 from embodied.core.protocols import Reporter
-from embodied.core.run_folder import RunFolder, Stopwatch
 
 
 def main(arguments: Sequence[str], *, debug: bool) -> int:
@@ -45,15 +43,7 @@ def train_once(config: DictConfig, overrides: Sequence[str]) -> int:
     run = open_run(config, run_name(config, experiment), command=shlex.join(["embodied", "train", *overrides]))
     console.print(f"run folder [bold]{run.path}[/]", highlight=False)
     reporter = RichReporter(console)
-    phases = Phases(run, reporter)
-    if isinstance(experiment, Reinforcement):
-        if experiment.store is not None:
-            phases.do("collect", lambda: collect_phase(config, experiment, reporter))
-        phases.do("reinforce", lambda: {"checkpoint": learn(experiment, run, reporter).name})
-        phases.do("evaluate", lambda: save_outcomes(run, reinforcement.report_final(experiment, run, reporter)))
-    else:
-        imitate_phases(phases, config, experiment, run, reporter)
-    phases.do("report", lambda: write_results(run, summarize(experiment, run)))
+    run_phases(experiment, run, reporter, collect=lambda: collect_phase(config, experiment, reporter))
     summary = run.summary()
     assert summary is not None, run.path
     closing_table(console, summary, run.path)
@@ -66,38 +56,8 @@ def run_name(config: DictConfig, experiment: Experiment | Reinforcement) -> str:
     return f"{experiment.env['task']}-{encoder}-{experiment.head}-seed{config.seed}"
 
 
-class Phases:
-    """Each phase is recorded when it is done, so a killed run goes on with the next."""
-
-    def __init__(self, run: RunFolder, reporter: Reporter) -> None:
-        self._run, self._reporter = run, reporter
-
-    def do(self, name: str, action: Callable[[], dict[str, Any] | None]) -> None:
-        """Run a phase that is not done yet, and keep its result."""
-        if self._run.result(name) is None:
-            watch = Stopwatch()
-            with self._reporter.phase(name):
-                result = action()
-            self._run.finish(name, result if result is not None else {}, watch.seconds)
-
-
 def collect_phase(config: DictConfig, experiment: Experiment | Reinforcement, reporter: Reporter) -> dict[str, Any]:
     """The demonstrations."""
     assert experiment.store is not None
-    store = collect_into(experiment.store, config, episodes=experiment.demos, reporter=reporter)
+    store = collect_store(experiment.store, config, episodes=experiment.demos, reporter=reporter)
     return {"store": str(experiment.store), "frames": store.num_frames}
-
-
-def imitate_phases(
-    phases: Phases, config: DictConfig, experiment: Experiment, run: RunFolder, reporter: Reporter
-) -> None:
-    """From the demonstrations to the reported episodes."""
-
-    def encode_phase() -> None:
-        encode(experiment, reporter)
-
-    phases.do("collect", lambda: collect_phase(config, experiment, reporter))
-    phases.do("encode", encode_phase)
-    phases.do("train", lambda: {"checkpoint": train(experiment, run, reporter).name})
-    phases.do("select", lambda: select(experiment, run, reporter))
-    phases.do("evaluate", lambda: save_outcomes(run, report_final(experiment, run, reporter)))

@@ -5,7 +5,7 @@ Names of data follow LeRobot: see the constants. Images are uint8 [H, W, 3] at t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
@@ -27,6 +27,7 @@ DONE = "next.done"  # bool
 # Training batches of a controller, beside the names above
 FEATURES = "features"  # float [B, T, V] or [B, T, N, D]: history of one encoder output, from the feature cache
 INPUTS = "inputs"  # uint8 [B, T, H, W, 3]: history of raw frames, for an encoder that is trained along
+INSTRUCTION = "instruction"  # float [B, E]: the text encoder's embedding of the episode's `task`
 PAD_MASK = "pad_mask"  # bool [B, H]: True = a real step of the chunk `action` [B, H, A], the others repeat its last
 
 Item = TypeVar("Item")
@@ -59,6 +60,21 @@ class Encoder(Protocol):
 
     def config(self) -> dict[str, Any]:
         """JSON-able: `{"name": ..., arguments...}`, enough for `encoders.artifact.build_encoder` to rebuild it."""
+        ...
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """What makes vectors of instructions, a frozen `nn.Module`: the same text gives the same vector in any batch."""
+
+    width: int  # E
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """float32 [B, E]."""
+        ...
+
+    def config(self) -> dict[str, Any]:
+        """JSON-able: what decides the vectors beside the weights; part of the fingerprint."""
         ...
 
 

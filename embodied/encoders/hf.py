@@ -40,9 +40,7 @@ class HuggingFaceEncoder(nn.Module):
             from transformers import AutoConfig, AutoModel
         except ImportError as error:
             raise MissingExtraError("transformers", "hf") from error
-        location = str(Path(path).expanduser()) if Path(path).expanduser().exists() else path
-        if location == path and path.startswith(("/", "~", ".")) and not Path(path).exists():
-            raise UserError(f"encoder=hf:{path} cannot be loaded: there is no such folder")
+        location = local_or_hub(path, "encoder")
         try:
             config = AutoConfig.from_pretrained(location, trust_remote_code=False)
             model = AutoModel.from_pretrained(location, use_safetensors=True, trust_remote_code=False)
@@ -74,7 +72,7 @@ class HuggingFaceEncoder(nn.Module):
         patches = self.grid[0] * self.grid[1]
         if self.masked:
             # Ascending noise keeps ViT-MAE's shuffle the identity.
-            noise = torch.arange(patches, dtype=torch.float32, device=images.device).expand(len(images), -1)
+            noise = torch.arange(patches, dtype=torch.float32, device=images.device).expand(images.shape[0], -1)
             tokens = self.model(pixel_values=images, noise=noise).last_hidden_state
         else:
             tokens = self.model(pixel_values=images).last_hidden_state
@@ -90,6 +88,20 @@ class HuggingFaceEncoder(nn.Module):
     def config(self) -> dict[str, Any]:
         """What rebuilds this encoder; mean and standard deviation are part of the fingerprint as buffers."""
         return {"name": "embodied.encoders.hf.HuggingFaceEncoder", "path": self._path}
+
+
+def local_or_hub(path: str, setting: str) -> str:
+    """The folder that `hf:<path>` names, or else the repository.
+
+    Raises:
+        UserError: it is written as a folder, and there is none.
+    """
+    folder = Path(path).expanduser()
+    if folder.exists():
+        return str(folder)
+    if path.startswith(("/", "~", ".")):
+        raise UserError(f"{setting}=hf:{path} cannot be loaded: there is no such folder")
+    return path
 
 
 def _side(value: Any) -> int | None:

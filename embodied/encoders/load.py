@@ -11,6 +11,7 @@ from torch import nn
 from embodied.core.errors import UsageError, UserError, unknown_name
 from embodied.encoders.artifact import freeze, load_artifact
 from embodied.encoders.pixels import PixelEncoder
+from embodied.encoders.proprioception import ProprioceptionEncoder
 from embodied.encoders.scratch import ConvEncoder
 from embodied.encoders.state import StateEncoder
 from embodied.encoders.vit import ViTEncoder
@@ -20,6 +21,7 @@ BUILTIN = {
     "random": "the default's architecture with random weights",
     "pixels": "16x16 raw pixels",
     "state": "privileged simulator state: the oracle, no encoder",
+    "proprioception": "nothing: the controller has the robot's own state and no picture",
     "scratch": "small conv net trained along with the controller, with random shifts (learning from scratch)",
 }
 DEFAULT_FOLDER = files("embodied.encoders") / "assets" / "default"
@@ -47,6 +49,8 @@ def load_encoder(spec: str, *, seed: int = 0, state_dim: int | None = None) -> n
         if state_dim is None:
             raise UsageError("encoder=state needs the size of the simulator's state (state_dim)")
         return freeze(StateEncoder(dim=state_dim))
+    if spec == "proprioception":
+        return freeze(ProprioceptionEncoder())
     if spec == "pixels":
         return freeze(PixelEncoder())
     if spec in ("random", "scratch"):

@@ -93,7 +93,7 @@ class VisionTransformer(nn.Module):
             tokens = tokens.gather(1, keep_ids[..., None].expand(-1, -1, self.width))  # (B, K, D)
         if self.class_token is not None:
             first = self.class_token + self.positions[:1]
-            tokens = torch.cat([first.expand(len(tokens), -1, -1), tokens], dim=1)  # (B, 1 + K, D)
+            tokens = torch.cat([first.expand(tokens.shape[0], -1, -1), tokens], dim=1)  # (B, 1 + K, D)
         out: dict[str, Tensor] = {}
         for number, block in enumerate(self.blocks, start=1):
             tokens = block(tokens)

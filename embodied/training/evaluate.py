@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from embodied.core.protocols import Policy, Reporter
+from embodied.core.protocols import Carry, Policy, Reporter
 
 
 class SlotEnvironment(Protocol):
@@ -26,6 +26,20 @@ class ResetSlots(Protocol):
     """Resets the slots that have a seed and returns the observations of all."""
 
     def __call__(self, environment: Any, seeds: Sequence[int | None], /) -> dict[str, np.ndarray]: ...
+
+
+class InstructedPolicy(Policy, Protocol):
+    """A policy that is told what to do."""
+
+    def initial(self, batch_size: int, *, instructions: Sequence[str] | None = None) -> Carry:
+        """The carry at the start of `batch_size` episodes with these instructions."""
+        ...
+
+
+class ReadInstructions(Protocol):
+    """What is to be done in each slot, asked whenever episodes have started."""
+
+    def __call__(self, environment: Any, /) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +98,7 @@ def evaluate(
     reporter: Reporter,
     description: str = "evaluate",
     record_key: str | None = None,
+    read_instructions: ReadInstructions | None = None,
 ) -> list[Outcome]:
     """Run one episode per seed and return the outcomes in the order of `seeds`.
 
@@ -99,9 +114,10 @@ def evaluate(
         reporter: shows progress.
         description: name of the progress bar.
         record_key: the observation to keep as frames for the first success and the first failure.
+        read_instructions: for an `InstructedPolicy`.
     """
     recorder = _Recorder(record_key)
-    stream = _episodes(policy, environment, reset_slots, seeds, device, recorder)
+    stream = _episodes(policy, environment, reset_slots, seeds, device, recorder, read_instructions)
     finished = dict(reporter.track(stream, total=len(seeds), description=description))
     return [finished[order] for order in range(len(seeds))]
 
@@ -113,12 +129,12 @@ def _episodes(
     seeds: Sequence[int],
     device: torch.device,
     recorder: _Recorder,
+    read_instructions: ReadInstructions | None,
 ) -> Iterable[tuple[int, Outcome]]:
     queue = list(enumerate(seeds))[::-1]
     count = environment.num_envs
     slots: list[_Slot | None] = [None] * count
-    fresh = policy.initial(count)
-    carry = policy.initial(count)
+    carry: Carry = None  # until the first episodes have started
     space = environment.single_action_space
     observation: dict[str, np.ndarray] = {}
     while True:
@@ -129,7 +145,8 @@ def _episodes(
                 slots[index], starting[index] = _Slot(seed=seed, order=order), seed
         if any(seed is not None for seed in starting):
             observation = reset_slots(environment, starting)
-            carry = _restart(carry, fresh, [seed is not None for seed in starting])
+            fresh = _begin(policy, count, environment, read_instructions)
+            carry = fresh if carry is None else _restart(carry, fresh, [seed is not None for seed in starting])
         if all(slot is None for slot in slots):
             return
         _record(slots, observation, recorder.key)
@@ -158,12 +175,20 @@ def _episodes(
                 )
 
 
+def _begin(policy: Policy, count: int, environment: SlotEnvironment, read: ReadInstructions | None) -> Carry:
+    """The carry of episodes that start, a row per slot."""
+    if read is None:
+        return policy.initial(count)
+    return cast(InstructedPolicy, policy).initial(count, instructions=read(environment))
+
+
 def _record(slots: Sequence[_Slot | None], observation: Mapping[str, np.ndarray], key: str | None) -> None:
     if key is None:
         return
     for index, slot in enumerate(slots):
         if slot is not None:
-            slot.frames.append(observation[key][index].copy())
+            frame = observation[key][index]
+            slot.frames.append((frame if frame.ndim == 3 else frame[-1]).copy())  # of a history the present one
 
 
 def _restart(carry: dict[str, Tensor], fresh: dict[str, Tensor], restarted: Sequence[bool]) -> dict[str, Tensor]:

@@ -104,7 +104,6 @@ def make_expert(kind: str, simulation: Simulation) -> Expert:
     check_expert(kind, suite)
     if kind == RANDOM:
         return RandomExpert(spec)
-    assert suite.make_expert is not None, suite.name
     if kind == MIXED:
         return MixedExpert(suite.make_expert(next(iter(suite.experts)), spec.task, simulation), spec)
     return suite.make_expert(kind, spec.task, simulation)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from embodied.core.errors import unknown_name
 from embodied.core.protocols import ENVIRONMENT_STATE, Expert
 from embodied.envs.simulation import Camera, Progress, Simulation, Suite, TaskSpec
 
@@ -174,10 +173,8 @@ class ScriptedExpert:
         return np.clip(action, -1, 1).astype(np.float32)
 
 
-def make_expert(kind: str, task: str, simulation: Simulation) -> Expert:
-    """The behaviour of that name for a task."""
-    if kind != "scripted":
-        raise unknown_name("collect.expert", kind, SUITE.experts)
+def build_expert(kind: str, task: str, simulation: Simulation) -> Expert:
+    """The behaviour for a task."""
     return ScriptedExpert(task)
 
 
@@ -192,5 +189,5 @@ SUITE = Suite(
     make=MetaWorldSimulation,
     protocols={"cortex": CORTEX_TASKS},
     experts={"scripted": "Meta-World's own policy for the task"},
-    make_expert=make_expert,
+    build_expert=build_expert,
 )

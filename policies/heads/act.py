@@ -6,18 +6,19 @@ Legend: B batch, T moments of observation, V values of a moment, H chunk, A acti
 from __future__ import annotations
 
 from functools import partial
+from typing import Unpack
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from embodied.core.errors import UsageError
-from embodied.policies.heads.chunks import check_features, check_sizes, prepare, visible, weighted_mean
+from embodied.policies.heads.chunks import ChunkHead, Sizes, Target, weighted_mean
 from embodied.policies.heads.networks.detr import DecoderLayer, EncoderLayer, interleaved_sincos
-from embodied.policies.heads.randomness import draw_normal, dropout_from, given_or_drawn
+from embodied.policies.heads.randomness import draw_normal, dropout_from
 
 
-class ACTHead(nn.Module):
+class ACTHead(ChunkHead):
     """A conditional VAE over chunks: its encoder sees the demonstrated chunk and gives the style z, its decoder is a
     transformer from z and the features to the chunk. At test time z = 0, so one input has one answer.
 
@@ -40,8 +41,6 @@ class ACTHead(nn.Module):
         sample_prior: draw z from its prior when sampling, instead of 0.
     """
 
-    bounded = False
-
     def __init__(
         self,
         *,
@@ -60,11 +59,9 @@ class ACTHead(nn.Module):
         dropout: float = 0.1,
         sample_prior: bool = False,
     ) -> None:
-        super().__init__()
         if width % heads:
             raise UsageError(f"width must be a multiple of heads={heads}, got {width}")
-        self.feature_dim, self.history, self.horizon, self.action_dim = feature_dim, history, horizon, action_dim
-        check_sizes(self)
+        super().__init__(feature_dim=feature_dim, action_dim=action_dim, history=history, horizon=horizon)
         self.latent_dim, self.kl_weight, self.sample_prior = latent_dim, kl_weight, sample_prior
         encoder = partial(EncoderLayer, width, heads, hidden=hidden, dropout=dropout)
         decoder = partial(DecoderLayer, width, heads, hidden=hidden, dropout=dropout)
@@ -83,11 +80,10 @@ class ACTHead(nn.Module):
         _xavier(self.encoder, self.decoder)
 
     @classmethod
-    def small(cls, *, feature_dim: int, action_dim: int, history: int = 1, horizon: int = 16) -> ACTHead:
+    def small(cls, *, history: int = 1, horizon: int = 16, **sizes: Unpack[Sizes]) -> ACTHead:
         """For CPUs: width 128, two layers everywhere but in the decoder."""
         return cls(
-            feature_dim=feature_dim,
-            action_dim=action_dim,
+            **sizes,
             history=history,
             horizon=horizon,
             width=128,
@@ -101,7 +97,7 @@ class ACTHead(nn.Module):
         self, features: Float[Tensor, "B T V"], actions: Float[Tensor, "B H A"], pad_mask: Bool[Tensor, "B H"]
     ) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
         """Mean and log variance of z given a chunk; padded steps are not attended to."""
-        batch = len(features)
+        batch = features.shape[0]
         condition, steps = self.vae_condition(features[:, -1:]), self.vae_actions(actions)
         tokens = torch.cat([self.vae_class.expand(batch, -1, -1), condition, steps], dim=1)  # (B, 2 + H, D)
         hidden = torch.cat([pad_mask.new_zeros(batch, 2), ~pad_mask], dim=1)
@@ -115,51 +111,35 @@ class ACTHead(nn.Module):
         memory = torch.cat([self.latent(z)[:, None], self.moments(features)], dim=1)  # (B, 1 + T, D)
         for layer in self.encoder:
             memory = layer(memory, self.memory_positions, None)
-        steps = memory.new_zeros(len(memory), self.horizon, memory.shape[-1])
+        steps = memory.new_zeros(memory.shape[0], self.horizon, memory.shape[-1])
         for layer in self.decoder:
             steps = layer(steps, self.queries, memory, self.memory_positions)
         return self.last(self.norm(steps))
 
-    def loss(
-        self,
-        features: Float[Tensor, "B T V"],
-        actions: Float[Tensor, "B H A"],
-        pad_mask: Bool[Tensor, "B H"],
-        *,
-        action_mask: Tensor | None = None,
-        generator: torch.Generator | None = None,
+    def chunk_loss(
+        self, features: Float[Tensor, "B T V"], target: Target, generator: torch.Generator | None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """L1 error with z from its posterior, plus the weighted KL divergence; see `core.protocols.ActionHead`."""
-        check_features(self, features)
-        actions, weight = prepare(self, actions, pad_mask, action_mask)
-        noise = draw_normal((len(actions), self.latent_dim), generator, like=actions)
+        """L1 error with z from its posterior, plus the weighted KL divergence."""
+        actions = target.actions
+        noise = draw_normal((actions.shape[0], self.latent_dim), generator, like=actions)
         with dropout_from(generator if self.training else None, actions.device):
-            mean, log_variance = self.posterior(features, actions, pad_mask)
+            mean, log_variance = self.posterior(features, actions, target.pad_mask)
             predicted = self.decode(features, mean + (log_variance / 2).exp() * noise)
-        error = weighted_mean((predicted - actions).abs(), weight)
+        error = weighted_mean((predicted - actions).abs(), target.weight)
         kl = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(dim=1)  # (B)
-        kl = weighted_mean(kl, pad_mask.any(dim=1).to(kl.dtype))
+        kl = weighted_mean(kl, target.real.to(kl.dtype))
         return error + self.kl_weight * kl, {"action_error": error.detach(), "kl": kl.detach()}
 
     def noise_shape(self, batch_size: int) -> tuple[int, ...] | None:
         """None, or [B, Z] with `sample_prior`."""
         return (batch_size, self.latent_dim) if self.sample_prior else None
 
-    def sample(
-        self,
-        features: Float[Tensor, "B T V"],
-        *,
-        action_mask: Tensor | None = None,
-        noise: Tensor | None = None,
-        generator: torch.Generator | None = None,
+    def chunk(
+        self, features: Float[Tensor, "B T V"], noise: Tensor, action_mask: Tensor | None
     ) -> Float[Tensor, "B H A"]:
         """The chunk of z = 0, or of a z from the prior."""
-        check_features(self, features)
-        shape = (len(features), self.latent_dim)
-        if not self.sample_prior:
-            return visible(self.decode(features, features.new_zeros(shape)), action_mask)
-        z = given_or_drawn(noise, shape, generator, like=features)
-        return visible(self.decode(features, z), action_mask)
+        z = noise if self.sample_prior else features.new_zeros(features.shape[0], self.latent_dim)
+        return self.decode(features, z)
 
 
 def _xavier(*modules: nn.Module) -> None:

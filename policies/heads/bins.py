@@ -10,19 +10,19 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float, Int
+from torch import Tensor
 from torch.nn import functional as F
 
 from embodied.core.errors import UsageError, unknown_name
-from embodied.policies.heads.chunks import check_features, check_sizes, prepare, visible, weighted_mean
+from embodied.policies.heads.chunks import ChunkHead, Target, weighted_mean
 from embodied.policies.heads.networks.feedforward import feedforward
-from embodied.policies.heads.randomness import choose, given_or_drawn
+from embodied.policies.heads.randomness import choose
 
 Decode = Literal["argmax", "expectation", "sample"]
 
 
-class BinsHead(nn.Module):
+class BinsHead(ChunkHead):
     """An MLP gives a distribution over C equal bins of [-1, 1] for every step and dimension, trained by cross entropy.
 
     Actions in [-1, 1], outside they count as the outermost bin. Dimensions and steps are independent given the
@@ -51,13 +51,11 @@ class BinsHead(nn.Module):
         hidden: Sequence[int] = (512, 512),
         decode: Decode = "argmax",
     ) -> None:
-        super().__init__()
         if decode not in get_args(Decode):
             raise unknown_name("decode", decode, get_args(Decode))
         if bins < 2:
             raise UsageError(f"bins must be at least 2, got {bins}")
-        self.feature_dim, self.history, self.horizon, self.action_dim = feature_dim, history, horizon, action_dim
-        check_sizes(self)
+        super().__init__(feature_dim=feature_dim, action_dim=action_dim, history=history, horizon=horizon)
         self.bins, self.decode = bins, decode
         self.network = feedforward((history * feature_dim, *hidden, horizon * action_dim * bins))
         edges = torch.linspace(-1, 1, bins + 1, dtype=torch.float64)
@@ -72,46 +70,31 @@ class BinsHead(nn.Module):
 
     def forward(self, features: Float[Tensor, "B T V"]) -> Float[Tensor, "B H A C"]:
         """Logits of the bins."""
-        check_features(self, features)
         return self.network(features.flatten(1)).unflatten(1, (self.horizon, self.action_dim, self.bins))
 
-    def loss(
-        self,
-        features: Float[Tensor, "B T V"],
-        actions: Float[Tensor, "B H A"],
-        pad_mask: Bool[Tensor, "B H"],
-        *,
-        action_mask: Tensor | None = None,
-        generator: torch.Generator | None = None,
+    def chunk_loss(
+        self, features: Float[Tensor, "B T V"], target: Target, generator: torch.Generator | None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Cross entropy, mean over what is real; see `core.protocols.ActionHead`. Nothing is drawn."""
-        actions, weight = prepare(self, actions, pad_mask, action_mask)
-        logits, target = self(features), self.encode(actions)
-        error = F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none").view_as(actions)
-        hit = (logits.detach().argmax(dim=-1) == target).to(error.dtype)
-        return weighted_mean(error, weight), {"bin_accuracy": weighted_mean(hit, weight)}
+        """Cross entropy, mean over what is real. Nothing is drawn."""
+        logits, bins = self(features), self.encode(target.actions)
+        error = F.cross_entropy(logits.flatten(0, 2), bins.flatten(), reduction="none").view_as(target.actions)
+        hit = (logits.detach().argmax(dim=-1) == bins).to(error.dtype)
+        return weighted_mean(error, target.weight), {"bin_accuracy": weighted_mean(hit, target.weight)}
 
     def noise_shape(self, batch_size: int) -> tuple[int, ...] | None:
         """[B, H, A] with `decode="sample"`, else None."""
         return (batch_size, self.horizon, self.action_dim) if self.decode == "sample" else None
 
-    def sample(
-        self,
-        features: Float[Tensor, "B T V"],
-        *,
-        action_mask: Tensor | None = None,
-        noise: Tensor | None = None,
-        generator: torch.Generator | None = None,
+    def chunk(
+        self, features: Float[Tensor, "B T V"], noise: Tensor, action_mask: Tensor | None
     ) -> Float[Tensor, "B H A"]:
         """Centres of bins (means of them with `decode="expectation"`)."""
         logits = self(features)
         if self.decode == "expectation":
-            return visible(logits.softmax(dim=-1) @ self.centres, action_mask)
+            return logits.softmax(dim=-1) @ self.centres
         if self.decode == "argmax":
-            return visible(self.centres[logits.argmax(dim=-1)], action_mask)
-        shape = (len(features), self.horizon, self.action_dim)
-        noise = given_or_drawn(noise, shape, generator, like=features)
-        return visible(self.centres[choose(logits.softmax(dim=-1), noise)], action_mask)
+            return self.centres[logits.argmax(dim=-1)]
+        return self.centres[choose(logits.softmax(dim=-1), noise)]
 
 
 HEAD = BinsHead

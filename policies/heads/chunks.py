@@ -1,4 +1,4 @@
-"""Chunks of actions of which only a part is real.
+"""What all heads share: chunks of actions of which only a part is real, and noise that is given or drawn.
 
 Legend: B batch, T moments of observation, V values of a moment, H chunk, A action dimensions.
 `pad_mask` [B, H]: True = a real step. `action_mask` [A] or [B, A]: True = this robot has the dimension.
@@ -6,36 +6,120 @@ Legend: B batch, T moments of observation, V values of a moment, H chunk, A acti
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from typing import NamedTuple, TypedDict
+
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from embodied.core.errors import UsageError
 from embodied.core.protocols import ActionHead
+from embodied.policies.heads.randomness import given_or_drawn
 
 
-def check_sizes(head: ActionHead) -> None:
-    """Every size that a head is built with is at least 1.
+class Sizes(TypedDict):
+    """What every preset of a head takes: V and A."""
+
+    feature_dim: int
+    action_dim: int
+
+
+class Target(NamedTuple):
+    """Demonstrated chunks, ready for a loss: what is masked is gone from `actions` and weighs nothing, see `prepare`.
+
+    `actions` and `weight` float [B, H, A], `pad_mask` bool [B, H], `action_mask` bool [A] or [B, A], or None for all.
+    """
+
+    actions: Tensor
+    weight: Tensor
+    pad_mask: Tensor
+    action_mask: Tensor | None
+
+    @property
+    def real(self) -> Bool[Tensor, " B"]:
+        """Which chunks have a real step at all."""
+        return self.pad_mask.any(dim=1)
+
+
+class ChunkHead(nn.Module, ABC):
+    """An `ActionHead` whose method is two functions: `chunk_loss` and `chunk`. Sizes, masks and noise are done here.
+
+    Args:
+        feature_dim, history, horizon, action_dim: V, T, H, A.
 
     Raises:
-        UsageError: one is not.
+        UsageError: one of them is less than 1.
     """
-    for name in ("feature_dim", "history", "horizon", "action_dim"):
-        if (size := getattr(head, name)) < 1:
-            raise UsageError(f"{name} of a policy head must be at least 1, got {size}")
 
+    bounded = False
 
-def check_features(head: ActionHead, features: Tensor) -> None:
-    """Features are [B, T, V] as the head was built for.
+    def __init__(self, *, feature_dim: int, action_dim: int, history: int, horizon: int) -> None:
+        super().__init__()
+        self.feature_dim, self.history, self.horizon, self.action_dim = feature_dim, history, horizon, action_dim
+        for name in ("feature_dim", "history", "horizon", "action_dim"):
+            if (size := getattr(self, name)) < 1:
+                raise UsageError(f"{name} of a policy head must be at least 1, got {size}")
 
-    Raises:
-        UsageError: they are not.
-    """
-    if features.ndim != 3 or features.shape[1:] != (head.history, head.feature_dim):
-        raise UsageError(
-            f"features: expected [B, T={head.history}, V={head.feature_dim}], got {list(features.shape)}: "
-            "build the head with the neck's output_dim and the policy's history"
-        )
+    def loss(
+        self,
+        features: Float[Tensor, "B T V"],
+        actions: Float[Tensor, "B H A"],
+        pad_mask: Bool[Tensor, "B H"],
+        *,
+        action_mask: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """The head's `chunk_loss` of what is real; see `core.protocols.ActionHead`.
+
+        Raises:
+            UsageError: a shape or the dtype of a mask does not fit.
+        """
+        self._check_features(features)
+        prepared = prepare(self, actions, pad_mask, action_mask)
+        return self.chunk_loss(features, Target(*prepared, pad_mask, action_mask), generator)
+
+    def noise_shape(self, batch_size: int) -> tuple[int, ...] | None:
+        """None: nothing is drawn."""
+        return None
+
+    def sample(
+        self,
+        features: Float[Tensor, "B T V"],
+        *,
+        action_mask: Tensor | None = None,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "B H A"]:
+        """The head's `chunk`, masked dimensions zero; see `core.protocols.ActionHead`.
+
+        Raises:
+            UsageError: a shape or the dtype of a mask does not fit.
+        """
+        self._check_features(features)
+        shape = self.noise_shape(features.shape[0])
+        drawn = features.new_empty(0) if shape is None else given_or_drawn(noise, shape, generator, like=features)
+        return visible(self.chunk(features, drawn, action_mask), action_mask)
+
+    @abstractmethod
+    def chunk_loss(
+        self, features: Tensor, target: Target, generator: torch.Generator | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Scalar loss and scalar metrics of the method, of what `target` weighs. Features are as they should be."""
+
+    @abstractmethod
+    def chunk(self, features: Tensor, noise: Tensor, action_mask: Tensor | None) -> Tensor:
+        """A chunk [B, H, A] from noise of `noise_shape`, which is empty where nothing is drawn.
+
+        Masked dimensions become zero afterwards; a method that goes on computing with its chunk hides them itself.
+        """
+
+    def _check_features(self, features: Tensor) -> None:
+        if features.ndim != 3 or features.shape[1:] != (self.history, self.feature_dim):
+            raise UsageError(
+                f"features: expected [B, T={self.history}, V={self.feature_dim}], got {list(features.shape)}: "
+                "build the head with the neck's output_dim and the policy's history"
+            )
 
 
 def prepare(
@@ -45,12 +129,12 @@ def prepare(
 
     Padded steps repeat the last real action before them (the first one, where none is before), so that a network that
     mixes time sees a robot that holds still; masked dimensions, and chunks without a real step, are zero. What was
-    there, NaN included, can reach neither loss nor gradient.
+    there, NaN included, can reach neither loss nor gradient. What was prepared once stays as it is.
 
     Raises:
         UsageError: a shape or the dtype of a mask does not fit.
     """
-    expected = (len(actions), head.horizon, head.action_dim)
+    expected = (actions.shape[0], head.horizon, head.action_dim)
     if actions.shape != expected:
         raise UsageError(f"actions: expected [B, H={head.horizon}, A={head.action_dim}], got {list(actions.shape)}")
     if pad_mask.shape != actions.shape[:2] or pad_mask.dtype != torch.bool:

@@ -6,24 +6,24 @@ Legend: B batch, T moments of observation, V values of a moment, H chunk, A acti
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from embodied.core.errors import unknown_name
-from embodied.policies.heads.chunks import check_features, check_sizes, prepare, visible, weighted_mean
-from embodied.policies.heads.networks.denoiser import Network, build_denoiser
+from embodied.policies.heads.chunks import ChunkHead, Sizes, Target, prepare, visible, weighted_mean
+from embodied.policies.heads.networks.denoiser import SMALL_UNET, Network, build_denoiser
 from embodied.policies.heads.networks.time_embedding import LevelEmbedding
 from embodied.policies.heads.noise_schedule import NoiseSchedule, Prediction
-from embodied.policies.heads.randomness import draw_normal, draw_uniform, dropout_from, given_or_drawn
+from embodied.policies.heads.randomness import draw_normal, draw_uniform, dropout_from
 
 Sampler = Literal["ddpm", "ddim"]
 DDIM_STEPS = 10  # the paper's, for real robots
 
 
-class DiffusionHead(nn.Module):
+class DiffusionHead(ChunkHead):
     """A network learns the noise in noisy chunks (Eq. 5); from pure noise it denoises step by step (Eq. 4).
 
     Actions in [-1, 1], since the inferred clean ones are clipped there. Evaluate an average of the weights
@@ -61,52 +61,30 @@ class DiffusionHead(nn.Module):
         sampler: Sampler = "ddpm",
         sample_steps: int | None = None,
     ) -> None:
-        super().__init__()
         if sampler not in get_args(Sampler):
             raise unknown_name("sampler", sampler, get_args(Sampler))
-        self.feature_dim, self.history, self.horizon, self.action_dim = feature_dim, history, horizon, action_dim
-        check_sizes(self)
+        super().__init__(feature_dim=feature_dim, action_dim=action_dim, history=history, horizon=horizon)
         self.schedule = NoiseSchedule(levels=levels, prediction=prediction, clip=clip)
         self.sampler = sampler
         self.sample_steps = sample_steps or (levels if sampler == "ddpm" else min(DDIM_STEPS, levels))
         self.schedule.levels_down(self.sample_steps)  # refuses what cannot be sampled
-        self.network = build_denoiser(
-            network,
-            network_options,
-            feature_dim=feature_dim,
-            history=history,
-            horizon=horizon,
-            action_dim=action_dim,
-            embedding=LevelEmbedding,
-        )
+        self.network = build_denoiser(network, network_options, head=self, embedding=LevelEmbedding)
 
     @classmethod
-    def small(cls, *, feature_dim: int, action_dim: int, history: int = 2, horizon: int = 16) -> DiffusionHead:
+    def small(cls, *, history: int = 2, horizon: int = 16, **sizes: Unpack[Sizes]) -> DiffusionHead:
         """For CPUs: a U-Net of 64, 128, 256 channels and DDIM."""
-        return cls(
-            feature_dim=feature_dim,
-            action_dim=action_dim,
-            history=history,
-            horizon=horizon,
-            network_options={"channels": (64, 128, 256), "time_width": 64},
-            sampler="ddim",
-        )
+        return cls(**sizes, history=history, horizon=horizon, network_options=SMALL_UNET, sampler="ddim")
 
-    def loss(
-        self,
-        features: Float[Tensor, "B T V"],
-        actions: Float[Tensor, "B H A"],
-        pad_mask: Bool[Tensor, "B H"],
-        *,
-        action_mask: Tensor | None = None,
-        generator: torch.Generator | None = None,
+    def chunk_loss(
+        self, features: Float[Tensor, "B T V"], target: Target, generator: torch.Generator | None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Mean squared error of the network at a random level per chunk; see `core.protocols.ActionHead`."""
+        """Mean squared error of the network at a random level per chunk."""
+        actions = target.actions
         levels = self.schedule.levels
-        t = draw_uniform((len(actions),), generator, like=actions).mul(levels).long().clamp(max=levels - 1)
+        t = draw_uniform((actions.shape[0],), generator, like=actions).mul(levels).long().clamp(max=levels - 1)
         noise = draw_normal(tuple(actions.shape), generator, like=actions)
         with dropout_from(generator if self.training else None, actions.device):
-            loss = self.denoising_loss(features, actions, pad_mask, t, noise, action_mask=action_mask)
+            loss = self.denoising_loss(features, actions, target.pad_mask, t, noise, action_mask=target.action_mask)
         return loss, {"denoising_error": loss.detach()}
 
     def denoising_loss(
@@ -120,7 +98,6 @@ class DiffusionHead(nn.Module):
         action_mask: Tensor | None = None,
     ) -> Float[Tensor, ""]:
         """Eq. (5) at given levels int64 [B] and noise."""
-        check_features(self, features)
         actions, weight = prepare(self, actions, pad_mask, action_mask)
         noisy = visible(self.schedule.add_noise(actions, noise, t), action_mask)
         target = noise if self.schedule.prediction == "epsilon" else actions
@@ -131,21 +108,14 @@ class DiffusionHead(nn.Module):
         draws = self.sample_steps if self.sampler == "ddpm" else 1
         return (batch_size, draws, self.horizon, self.action_dim)
 
-    def sample(
-        self,
-        features: Float[Tensor, "B T V"],
-        *,
-        action_mask: Tensor | None = None,
-        noise: Tensor | None = None,
-        generator: torch.Generator | None = None,
+    def chunk(
+        self, features: Float[Tensor, "B T V"], noise: Tensor, action_mask: Tensor | None
     ) -> Float[Tensor, "B H A"]:
         """Eq. (4), `sample_steps` times."""
-        check_features(self, features)
         steps = self.schedule.levels_down(self.sample_steps)
-        noise = given_or_drawn(noise, self.noise_shape(len(features)), generator, like=features)
         x = visible(noise[:, 0], action_mask)
         for number, (t, after) in enumerate(steps, start=1):
-            output = self.network(x, torch.full((len(x),), t, device=x.device), features)
+            output = self.network(x, torch.full((x.shape[0],), t, device=x.device), features)
             if self.sampler == "ddim":
                 x = self.schedule.ddim_step(output, x, t=t, after=after)
             else:

@@ -12,22 +12,22 @@ Legend: B batch, T moments of observation, V values of a moment, H chunk, A acti
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from embodied.core.errors import UsageError, unknown_name
-from embodied.policies.heads.chunks import check_features, check_sizes, prepare, visible, weighted_mean
-from embodied.policies.heads.networks.denoiser import Network, build_denoiser
+from embodied.policies.heads.chunks import ChunkHead, Sizes, Target, prepare, visible, weighted_mean
+from embodied.policies.heads.networks.denoiser import SMALL_UNET, Network, build_denoiser
 from embodied.policies.heads.networks.time_embedding import TimeEmbedding
-from embodied.policies.heads.randomness import draw_normal, draw_uniform, dropout_from, given_or_drawn
+from embodied.policies.heads.randomness import draw_normal, draw_uniform, dropout_from
 
 Times = Literal["beta", "uniform"]
 
 
-class FlowHead(nn.Module):
+class FlowHead(ChunkHead):
     """x_tau = tau * noise + (1 - tau) * actions; the network learns noise - actions; Euler steps go from 1 to 0.
 
     Departure: the network is a U-Net or a transformer on fused features, not an expert inside a language model.
@@ -39,8 +39,6 @@ class FlowHead(nn.Module):
         times: how tau is drawn: `beta` is 0.001 + 0.999 Beta(1.5, 1), more often near the noise (pi0); or `uniform`.
         sample_steps: Euler steps, pi0's 10; may be set anew on a trained head.
     """
-
-    bounded = False
 
     def __init__(
         self,
@@ -54,51 +52,30 @@ class FlowHead(nn.Module):
         times: Times = "beta",
         sample_steps: int = 10,
     ) -> None:
-        super().__init__()
         if times not in get_args(Times):
             raise unknown_name("times", times, get_args(Times))
         if sample_steps < 1:
             raise UsageError(f"sample_steps must be at least 1, got {sample_steps}")
-        self.feature_dim, self.history, self.horizon, self.action_dim = feature_dim, history, horizon, action_dim
-        check_sizes(self)
+        super().__init__(feature_dim=feature_dim, action_dim=action_dim, history=history, horizon=horizon)
         self.times, self.sample_steps = times, sample_steps
-        self.network = build_denoiser(
-            network,
-            network_options,
-            feature_dim=feature_dim,
-            history=history,
-            horizon=horizon,
-            action_dim=action_dim,
-            embedding=TimeEmbedding,
-        )
+        self.network = build_denoiser(network, network_options, head=self, embedding=TimeEmbedding)
 
     @classmethod
-    def small(cls, *, feature_dim: int, action_dim: int, history: int = 1, horizon: int = 16) -> FlowHead:
+    def small(cls, *, history: int = 1, horizon: int = 16, **sizes: Unpack[Sizes]) -> FlowHead:
         """For CPUs: a U-Net of 64, 128, 256 channels."""
-        return cls(
-            feature_dim=feature_dim,
-            action_dim=action_dim,
-            history=history,
-            horizon=horizon,
-            network_options={"channels": (64, 128, 256), "time_width": 64},
-        )
+        return cls(**sizes, history=history, horizon=horizon, network_options=SMALL_UNET)
 
-    def loss(
-        self,
-        features: Float[Tensor, "B T V"],
-        actions: Float[Tensor, "B H A"],
-        pad_mask: Bool[Tensor, "B H"],
-        *,
-        action_mask: Tensor | None = None,
-        generator: torch.Generator | None = None,
+    def chunk_loss(
+        self, features: Float[Tensor, "B T V"], target: Target, generator: torch.Generator | None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Mean squared error of the velocity at a random time per chunk; see `core.protocols.ActionHead`."""
-        tau = draw_uniform((len(actions),), generator, like=actions)
+        """Mean squared error of the velocity at a random time per chunk."""
+        actions = target.actions
+        tau = draw_uniform((actions.shape[0],), generator, like=actions)
         if self.times == "beta":
             tau = 0.001 + 0.999 * tau.pow(1 / 1.5)  # the distribution function of Beta(1.5, 1) is x^1.5
         noise = draw_normal(tuple(actions.shape), generator, like=actions)
         with dropout_from(generator if self.training else None, actions.device):
-            loss = self.velocity_loss(features, actions, pad_mask, tau, noise, action_mask=action_mask)
+            loss = self.velocity_loss(features, actions, target.pad_mask, tau, noise, action_mask=target.action_mask)
         return loss, {"velocity_error": loss.detach()}
 
     def velocity_loss(
@@ -112,7 +89,6 @@ class FlowHead(nn.Module):
         action_mask: Tensor | None = None,
     ) -> Float[Tensor, ""]:
         """The loss at given times and noise."""
-        check_features(self, features)
         actions, weight = prepare(self, actions, pad_mask, action_mask)
         place = tau[:, None, None]
         x = visible(place * noise + (1 - place) * actions, action_mask)
@@ -122,20 +98,13 @@ class FlowHead(nn.Module):
         """[B, H, A]."""
         return (batch_size, self.horizon, self.action_dim)
 
-    def sample(
-        self,
-        features: Float[Tensor, "B T V"],
-        *,
-        action_mask: Tensor | None = None,
-        noise: Tensor | None = None,
-        generator: torch.Generator | None = None,
+    def chunk(
+        self, features: Float[Tensor, "B T V"], noise: Tensor, action_mask: Tensor | None
     ) -> Float[Tensor, "B H A"]:
         """`sample_steps` Euler steps from noise to actions; not clipped."""
-        check_features(self, features)
-        x = given_or_drawn(noise, self.noise_shape(len(features)), generator, like=features)
-        x = visible(x, action_mask)
+        x = visible(noise, action_mask)
         for step in range(self.sample_steps):
-            tau = torch.full((len(x),), 1 - step / self.sample_steps, device=x.device, dtype=x.dtype)
+            tau = torch.full((x.shape[0],), 1 - step / self.sample_steps, device=x.device, dtype=x.dtype)
             x = visible(x - self.network(x, tau, features) / self.sample_steps, action_mask)
         return x
 

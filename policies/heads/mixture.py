@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from embodied.core.errors import UsageError
+from embodied.policies.heads.chunks import Target
 from embodied.policies.heads.randomness import choose
 
 
@@ -62,3 +63,9 @@ class MixtureLayer(nn.Module):
         means = self.mean(inputs).unflatten(-1, self.shape).tanh()
         stds = F.softplus(self.scale(inputs).unflatten(-1, self.shape)) + self.min_std
         return Mixture(self.logit(inputs), means, stds)
+
+
+def nats_per_step(likelihood: Float[Tensor, "*batch"], target: Target) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """The loss of a mixture and its metric: minus the sum of log densities, over the number of real steps."""
+    loss = -likelihood.sum() / target.pad_mask.sum().clamp(min=1)
+    return loss, {"nats_per_step": loss.detach()}

@@ -6,15 +6,15 @@ Legend: B batch, T moments of observation, V values of a moment, H chunk, A acti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from embodied.core.errors import unknown_name
-from embodied.policies.heads.chunks import check_features, check_sizes, prepare, visible, weighted_mean
+from embodied.policies.heads.chunks import ChunkHead, Sizes, Target, weighted_mean
 from embodied.policies.heads.networks.feedforward import feedforward
 
 Error = Literal["mse", "l1", "huber"]
@@ -43,7 +43,7 @@ class BatchNormMLP(nn.Module):
         return self.network(inputs)
 
 
-class MLPHead(nn.Module):
+class MLPHead(ChunkHead):
     """One forward pass gives the whole chunk. It answers the mean (mse) or median (l1) where demonstrations disagree.
 
     Sources: robomimic (Mandlekar et al. 2021, https://arxiv.org/abs/2108.03298), `BC`, for the defaults;
@@ -76,11 +76,9 @@ class MLPHead(nn.Module):
         batch_norm: bool = False,
         tanh: bool = False,
     ) -> None:
-        super().__init__()
         if error not in get_args(Error):
             raise unknown_name("error", error, get_args(Error))
-        self.feature_dim, self.history, self.horizon, self.action_dim = feature_dim, history, horizon, action_dim
-        check_sizes(self)
+        super().__init__(feature_dim=feature_dim, action_dim=action_dim, history=history, horizon=horizon)
         self.error, self.beta, self.bounded = error, beta, tanh
         inputs, outputs = history * feature_dim, horizon * action_dim
         self.network: nn.Module = (
@@ -88,46 +86,24 @@ class MLPHead(nn.Module):
         )
 
     @classmethod
-    def vc1(cls, *, feature_dim: int, action_dim: int, history: int = 3, horizon: int = 1) -> MLPHead:
+    def vc1(cls, *, history: int = 3, horizon: int = 1, **sizes: Unpack[Sizes]) -> MLPHead:
         """CortexBench's head: BatchNorm, 256 x 3, mean squared error."""
-        return cls(
-            feature_dim=feature_dim,
-            action_dim=action_dim,
-            history=history,
-            horizon=horizon,
-            hidden=(256, 256, 256),
-            batch_norm=True,
-        )
+        return cls(**sizes, history=history, horizon=horizon, hidden=(256, 256, 256), batch_norm=True)
 
     @classmethod
-    def hpt(cls, *, feature_dim: int, action_dim: int, history: int = 1, horizon: int = 8) -> MLPHead:
+    def hpt(cls, *, history: int = 1, horizon: int = 8, **sizes: Unpack[Sizes]) -> MLPHead:
         """HPT's: 256, 128, tanh at the end, smooth L1 with beta 0.05. Departure: ReLU, there SiLU and layer norms."""
-        return cls(
-            feature_dim=feature_dim,
-            action_dim=action_dim,
-            history=history,
-            horizon=horizon,
-            hidden=(256, 128),
-            error="huber",
-            tanh=True,
-        )
+        return cls(**sizes, history=history, horizon=horizon, hidden=(256, 128), error="huber", tanh=True)
 
     def forward(self, features: Float[Tensor, "B T V"]) -> Float[Tensor, "B H A"]:
-        check_features(self, features)
         chunk = self.network(features.flatten(1)).unflatten(1, (self.horizon, self.action_dim))  # (B, H, A)
         return chunk.tanh() if self.bounded else chunk
 
-    def loss(
-        self,
-        features: Float[Tensor, "B T V"],
-        actions: Float[Tensor, "B H A"],
-        pad_mask: Bool[Tensor, "B H"],
-        *,
-        action_mask: Tensor | None = None,
-        generator: torch.Generator | None = None,
+    def chunk_loss(
+        self, features: Float[Tensor, "B T V"], target: Target, generator: torch.Generator | None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Error averaged over what is real; see `core.protocols.ActionHead`. Nothing is drawn."""
-        actions, weight = prepare(self, actions, pad_mask, action_mask)
+        """Error averaged over what is real. Nothing is drawn."""
+        actions, weight = target.actions, target.weight
         predicted = self(features)
         if self.error == "mse":
             error = F.mse_loss(predicted, actions, reduction="none")
@@ -138,20 +114,11 @@ class MLPHead(nn.Module):
         distance = weighted_mean((predicted.detach() - actions).abs(), weight)
         return weighted_mean(error, weight), {"action_error": distance}
 
-    def noise_shape(self, batch_size: int) -> None:
-        """None: nothing is drawn."""
-        return None
-
-    def sample(
-        self,
-        features: Float[Tensor, "B T V"],
-        *,
-        action_mask: Tensor | None = None,
-        noise: Tensor | None = None,
-        generator: torch.Generator | None = None,
+    def chunk(
+        self, features: Float[Tensor, "B T V"], noise: Tensor, action_mask: Tensor | None
     ) -> Float[Tensor, "B H A"]:
-        """The predicted chunk, masked dimensions zero."""
-        return visible(self(features), action_mask)
+        """The predicted chunk."""
+        return self(features)
 
 
 HEAD = MLPHead

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from embodied.core.errors import UsageError
-from embodied.policies.heads.chunks import check_features, check_sizes, prepare, visible
-from embodied.policies.heads.mixture import Mixture, MixtureLayer
+from embodied.policies.heads.chunks import ChunkHead, Target, visible
+from embodied.policies.heads.mixture import Mixture, MixtureLayer, nats_per_step
 from embodied.policies.heads.randomness import given_or_drawn
 
 
@@ -25,7 +25,7 @@ class RNNCarry(NamedTuple):
     age: Tensor
 
 
-class RNNGMMHead(nn.Module):
+class RNNGMMHead(ChunkHead):
     """The LSTM reads moment by moment and gives a mixture for the action of each: H = T, action t belongs to moment t.
 
     On a robot use `initial` and `step`: one action per moment, the state forgotten every T steps, since it was never
@@ -60,52 +60,34 @@ class RNNGMMHead(nn.Module):
         min_std: float = 1e-4,
         low_noise_eval: bool = True,
     ) -> None:
-        super().__init__()
         if horizon not in {None, history}:
             raise UsageError(f"rnn_gmm gives one action per moment: horizon must be history={history}, got {horizon}")
-        self.feature_dim, self.history, self.horizon, self.action_dim = feature_dim, history, history, action_dim
-        check_sizes(self)
+        super().__init__(feature_dim=feature_dim, action_dim=action_dim, history=history, horizon=history)
         self.low_noise_std = 1e-4 if low_noise_eval else None
         self.lstm = nn.LSTM(feature_dim, width, num_layers=layers, batch_first=True)
         self.mixture = MixtureLayer(width=width, values=action_dim, modes=modes, min_std=min_std)
 
     def forward(self, features: Float[Tensor, "B T V"]) -> Mixture:
         """A mixture for every moment, [B, T, ...]."""
-        check_features(self, features)
         outputs, _ = self.lstm(features)
         return self.mixture(outputs)
 
-    def loss(
-        self,
-        features: Float[Tensor, "B T V"],
-        actions: Float[Tensor, "B T A"],
-        pad_mask: Bool[Tensor, "B T"],
-        *,
-        action_mask: Tensor | None = None,
-        generator: torch.Generator | None = None,
+    def chunk_loss(
+        self, features: Float[Tensor, "B T V"], target: Target, generator: torch.Generator | None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Negative log-likelihood in nats per real step; see `core.protocols.ActionHead`."""
-        actions, weight = prepare(self, actions, pad_mask, action_mask)
-        likelihood = self(features).log_prob(actions, weight)  # (B, T), 0 where nothing is real
-        loss = -likelihood.sum() / pad_mask.sum().clamp(min=1)
-        return loss, {"nats_per_step": loss.detach()}
+        """Negative log-likelihood in nats per real step."""
+        likelihood = self(features).log_prob(target.actions, target.weight)  # (B, T), 0 where nothing is real
+        return nats_per_step(likelihood, target)
 
     def noise_shape(self, batch_size: int) -> tuple[int, ...]:
         """[B, T, 1 + A]: for each step the choice of the mode, then the spread."""
         return (batch_size, self.horizon, 1 + self.action_dim)
 
-    def sample(
-        self,
-        features: Float[Tensor, "B T V"],
-        *,
-        action_mask: Tensor | None = None,
-        noise: Tensor | None = None,
-        generator: torch.Generator | None = None,
+    def chunk(
+        self, features: Float[Tensor, "B T V"], noise: Tensor, action_mask: Tensor | None
     ) -> Float[Tensor, "B T A"]:
         """The actions of all moments of the window, each drawn by itself; not clipped to [-1, 1]."""
-        mixture = self(features)
-        noise = given_or_drawn(noise, self.noise_shape(len(features)), generator, like=features)
-        return visible(mixture.draw(noise, std=self.low_noise_std), action_mask)
+        return self(features).draw(noise, std=self.low_noise_std)
 
     def initial(self, batch_size: int) -> RNNCarry:
         """The carry at the start of `batch_size` episodes."""
@@ -126,7 +108,7 @@ class RNNGMMHead(nn.Module):
         fresh = (carry.age == self.history)[:, None, None]
         hidden, cell = (state.masked_fill(fresh, 0.0).transpose(0, 1).contiguous() for state in carry[:2])
         outputs, (hidden, cell) = self.lstm(features[:, None], (hidden, cell))
-        noise = given_or_drawn(noise, (len(features), 1 + self.action_dim), generator, like=features)
+        noise = given_or_drawn(noise, (features.shape[0], 1 + self.action_dim), generator, like=features)
         action = self.mixture(outputs).draw(noise[:, None], std=self.low_noise_std)  # (B, 1, A)
         age = torch.where(fresh[:, 0, 0], 1, carry.age + 1)
         return RNNCarry(hidden.transpose(0, 1), cell.transpose(0, 1), age), visible(action, action_mask)

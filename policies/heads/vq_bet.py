@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Unpack, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from embodied.core.errors import UsageError, unknown_name
-from embodied.policies.heads.chunks import check_features, check_sizes, prepare, visible, weighted_mean
+from embodied.policies.heads.chunks import ChunkHead, Sizes, Target, weighted_mean
 from embodied.policies.heads.networks.feedforward import feedforward
 from embodied.policies.heads.networks.gpt import GPT
 from embodied.policies.heads.networks.residual_vq import ResidualVQ
-from embodied.policies.heads.randomness import choose, draw_normal, dropout_from, given_or_drawn
+from embodied.policies.heads.randomness import choose, draw_normal, dropout_from
 
 logger = logging.getLogger(__name__)
 OffsetCodes = Literal["sampled", "demonstrated"]
@@ -34,7 +34,7 @@ class Prediction(NamedTuple):
     chunk: Tensor
 
 
-class VQBeTHead(nn.Module):
+class VQBeTHead(ChunkHead):
     """First a residual VQ-VAE learns to write a chunk as G codes; then it is frozen, and a GPT that reads the moments
     and a query token predicts the codes, and for every code an offset to the chunk they decode to.
 
@@ -63,8 +63,6 @@ class VQBeTHead(nn.Module):
         temperature: of the softmax that codes are drawn from.
     """
 
-    bounded = False
-
     def __init__(
         self,
         *,
@@ -86,13 +84,11 @@ class VQBeTHead(nn.Module):
         gamma: float = 2.0,
         temperature: float = 0.1,
     ) -> None:
-        super().__init__()
         if offset_codes not in get_args(OffsetCodes):
             raise unknown_name("offset_codes", offset_codes, get_args(OffsetCodes))
         if not code_weights:
             raise UsageError("code_weights must name at least one quantiser, got none")
-        self.feature_dim, self.history, self.horizon, self.action_dim = feature_dim, history, horizon, action_dim
-        check_sizes(self)
+        super().__init__(feature_dim=feature_dim, action_dim=action_dim, history=history, horizon=horizon)
         self.code_weights, self.offset_weight, self.offset_codes = tuple(code_weights), offset_weight, offset_codes
         self.gamma, self.temperature, self.codebook_steps = gamma, temperature, codebook_steps
         chunk, groups = horizon * action_dim, len(self.code_weights)
@@ -107,67 +103,56 @@ class VQBeTHead(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     @classmethod
-    def small(cls, *, feature_dim: int, action_dim: int, history: int = 2, horizon: int = 8) -> VQBeTHead:
+    def small(cls, *, history: int = 2, horizon: int = 8, **sizes: Unpack[Sizes]) -> VQBeTHead:
         """For CPUs and short runs: three blocks, and 1,000 steps for the codes."""
-        return cls(
-            feature_dim=feature_dim,
-            action_dim=action_dim,
-            history=history,
-            horizon=horizon,
-            latent_dim=64,
-            depth=3,
-            codebook_steps=1_000,
-        )
+        return cls(**sizes, history=history, horizon=horizon, latent_dim=64, depth=3, codebook_steps=1_000)
 
     @property
     def learns_codes(self) -> bool:
         """Whether the VQ-VAE is still being trained."""
         return int(self.steps) < self.codebook_steps
 
-    def loss(
-        self,
-        features: Float[Tensor, "B T V"],
-        actions: Float[Tensor, "B H A"],
-        pad_mask: Bool[Tensor, "B H"],
-        *,
-        action_mask: Tensor | None = None,
-        generator: torch.Generator | None = None,
+    def chunk_loss(
+        self, features: Float[Tensor, "B T V"], target: Target, generator: torch.Generator | None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """The loss of the present phase; see `core.protocols.ActionHead`. A chunk without a real step is left out."""
-        check_features(self, features)
-        actions, weight = prepare(self, actions, pad_mask, action_mask)
-        real = pad_mask.any(dim=1)
+        """The loss of the present phase. A chunk without a real step is left out."""
         if self.learns_codes:
-            result = self._code_loss(actions, weight, real, generator)
+            result = self._code_loss(target, generator)
             self.steps += int(self.training)
             return result
         self._freeze_codes()
-        noise = draw_normal((len(actions), len(self.code_weights)), generator, like=actions)
+        return self._query_loss(features, target, generator)
+
+    def _query_loss(
+        self, features: Tensor, target: Target, generator: torch.Generator | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sec. 3.3: focal losses of the codes, L1 error of the chunk."""
+        actions = target.actions
+        noise = draw_normal((actions.shape[0], len(self.code_weights)), generator, like=actions)
         with torch.no_grad():
-            target = self.quantizer(self.encoder(actions.flatten(1)))[1]  # (B, G)
+            codes = self.quantizer(self.encoder(actions.flatten(1)))[1]  # (B, G)
         with dropout_from(generator if self.training else None, actions.device):
             outputs = self.read(features)
-        predicted = self.decide(outputs, noise, codes=target if self.offset_codes == "demonstrated" else None)
-        counted = real.to(actions.dtype)
+        predicted = self.decide(outputs, noise, codes=codes if self.offset_codes == "demonstrated" else None)
+        counted = target.real.to(actions.dtype)
         focal = [
-            weighted_mean(self._focal(predicted.logits[:, group], target[:, group]), counted)
+            weighted_mean(self._focal(predicted.logits[:, group], codes[:, group]), counted)
             for group in range(len(self.code_weights))
         ]
-        offset = weighted_mean((predicted.chunk - actions).abs(), weight)
-        codes = sum(share * error for share, error in zip(self.code_weights, focal, strict=True))  # Sec. 3.3
-        hits = weighted_mean((predicted.logits.argmax(dim=-1) == target).all(dim=1).to(counted.dtype), counted)
+        offset = weighted_mean((predicted.chunk - actions).abs(), target.weight)
+        error = sum(share * term for share, term in zip(self.code_weights, focal, strict=True))
+        hits = weighted_mean((predicted.logits.argmax(dim=-1) == codes).all(dim=1).to(counted.dtype), counted)
         metrics = {"action_error": offset.detach(), "code_accuracy": hits}
-        return codes + self.offset_weight * offset, metrics
+        return error + self.offset_weight * offset, metrics
 
-    def _code_loss(
-        self, actions: Tensor, weight: Tensor, real: Tensor, generator: torch.Generator | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _code_loss(self, target: Target, generator: torch.Generator | None) -> tuple[Tensor, dict[str, Tensor]]:
         """Sec. 3.2: L1 error of the reconstruction, and commitment."""
+        actions, real = target.actions, target.real
         learn = real if self.training else None
         quantized, codes, commitment = self.quantizer(
             self.encoder(actions.flatten(1)), learn=learn, generator=generator
         )
-        error = weighted_mean((self.decoder(quantized).view_as(actions) - actions).abs(), weight)
+        error = weighted_mean((self.decoder(quantized).view_as(actions) - actions).abs(), target.weight)
         used = torch.tensor(float(len(codes[real].unique(dim=0))))
         loss = error + COMMITMENT_WEIGHT * weighted_mean(commitment, real.to(commitment.dtype))
         return loss, {"reconstruction_error": error.detach(), "codes_used": used}
@@ -180,7 +165,9 @@ class VQBeTHead(nn.Module):
 
     def read(self, features: Float[Tensor, "B T V"]) -> Float[Tensor, "B D"]:
         """The GPT's output for the query."""
-        tokens = torch.cat([self.moments(features), self.query.expand(len(features), -1, -1)], dim=1)  # (B, T + 1, D)
+        tokens = torch.cat(
+            [self.moments(features), self.query.expand(features.shape[0], -1, -1)], dim=1
+        )  # (B, T + 1, D)
         return self.gpt(tokens)[:, -1]
 
     def decide(
@@ -191,7 +178,7 @@ class VQBeTHead(nn.Module):
         if codes is None:
             codes = choose((logits.detach() / self.temperature).softmax(dim=-1), noise)  # (B, G)
         offsets = self.offset_layer(outputs).unflatten(1, self.offset_shape)  # (B, G, C, H * A)
-        rows = torch.arange(len(outputs), device=outputs.device)[:, None]
+        rows = torch.arange(outputs.shape[0], device=outputs.device)[:, None]
         offset = offsets[rows, torch.arange(codes.shape[1], device=codes.device), codes].sum(dim=1)
         with torch.no_grad():
             decoded = self.decoder(self.quantizer.lookup(codes))
@@ -206,16 +193,10 @@ class VQBeTHead(nn.Module):
         """[B, G]: one choice per quantiser."""
         return (batch_size, len(self.code_weights))
 
-    def sample(
-        self,
-        features: Float[Tensor, "B T V"],
-        *,
-        action_mask: Tensor | None = None,
-        noise: Tensor | None = None,
-        generator: torch.Generator | None = None,
+    def chunk(
+        self, features: Float[Tensor, "B T V"], noise: Tensor, action_mask: Tensor | None
     ) -> Float[Tensor, "B H A"]:
         """One chunk; not clipped. Before the codes are frozen it means nothing, and a warning says so."""
-        check_features(self, features)
         if self.learns_codes:
             logger.warning(
                 "vq_bet has trained its codes for %d of %d steps and its GPT not at all: its actions mean nothing. "
@@ -223,8 +204,7 @@ class VQBeTHead(nn.Module):
                 int(self.steps),
                 self.codebook_steps,
             )
-        noise = given_or_drawn(noise, self.noise_shape(len(features)), generator, like=features)
-        return visible(self.decide(self.read(features), noise).chunk, action_mask)
+        return self.decide(self.read(features), noise).chunk
 
 
 HEAD = VQBeTHead

@@ -58,7 +58,7 @@ class Attention(nn.Module):
         self.output_dim = queries * size
 
     def forward(self, features: Float[Tensor, "B T N C"]) -> Float[Tensor, "B T V"]:
-        return self.pooling(self.queries.expand(len(features), -1, -1), features).flatten(2)
+        return self.pooling(self.queries.expand(features.shape[0], -1, -1), features).flatten(2)
 
 
 NECK = Attention

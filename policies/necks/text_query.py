@@ -40,10 +40,10 @@ class TextQuery(nn.Module):
         self.output_dim = queries * size + width
 
     def forward(self, features: Float[Tensor, "B T N C"], instruction: Float[Tensor, "B E"]) -> Float[Tensor, "B T V"]:
-        if instruction.shape != (len(features), self.text_width):
-            raise UsageError(
-                f"instruction: expected [B={len(features)}, {self.text_width}], got {list(instruction.shape)}"
-            )
+        batch = features.shape[0]
+        # Number by number: a comparison of whole shapes would build the number of rows into an exported graph.
+        if instruction.ndim != 2 or instruction.shape[0] != batch or instruction.shape[1] != self.text_width:
+            raise UsageError(f"instruction: expected [B={batch}, {self.text_width}], got {list(instruction.shape)}")
         queries = self.ask(instruction).unflatten(1, self.shape)  # (B, Q, D)
         asked = self.pooling(queries, features).flatten(2)  # (B, T, Q*D)
         return torch.cat([asked, features.mean(dim=2)], dim=-1)

@@ -24,7 +24,7 @@ NEEDS_DEMONSTRATIONS = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class BCRLAgent(ppo.PPOAgent):
+class BCRLAgent(ppo.FeaturesPPO):
     """PPO's settings and those of the cloning.
 
     Args:

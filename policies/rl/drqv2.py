@@ -23,9 +23,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from embodied.policies.rl.drqv2_networks import DrQPolicy, random_shift
+from embodied.policies.rl.off_policy import ReplaySettings
 from embodied.policies.rl.schedules import StepSchedule
+from embodied.policies.rl.stacked_frames import StackedFrames
 
-READS_FRAMES = True
 POLICY_CLASS = DrQPolicy
 
 
@@ -92,7 +93,7 @@ class DrQv2(TD3):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrQv2Agent:
+class DrQv2Agent(ReplaySettings):
     """Settings; the defaults are the paper's for its medium tasks but where said.
 
     Args:
@@ -128,9 +129,13 @@ class DrQv2Agent:
     trunk: int = 50
     hidden: int = 1024
 
-    def network(self, **_: Any) -> dict[str, Any]:
+    def frames_network(self) -> dict[str, Any]:
         """`policy_kwargs` for `POLICY_CLASS`."""
         return {"encoder": self.encoder, "trunk": self.trunk, "hidden": self.hidden}
+
+    def see_frames(self, environments: VecEnv, *, camera: str) -> StackedFrames:
+        """Environments with a history of frames as the agent sees them."""
+        return StackedFrames(environments, camera=camera)
 
     def build(
         self, environments: VecEnv, *, network: dict[str, Any], total_steps: int, seed: int, device: torch.device
@@ -144,14 +149,7 @@ class DrQv2Agent:
             noise=(self.noise_first, self.noise_last, self.noise_steps),
             noise_clip=self.noise_clip,
             learning_rate=schedule,
-            buffer_size=min(self.buffer_steps, total_steps),
-            learning_starts=self.warmup_steps,
-            batch_size=self.batch_size,
-            tau=self.polyak,
-            gamma=self.discount,
-            train_freq=self.train_every,
-            gradient_steps=self.updates,
-            n_steps=self.n_step,
+            **self.replay_arguments(total_steps=total_steps),
             policy_kwargs=network,
             seed=seed,
             device=device,

@@ -11,7 +11,9 @@ from gymnasium.spaces import Box
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from torch import nn
 
-from embodied.core.protocols import ENVIRONMENT_STATE, STATE, image_key
+from embodied.core.errors import UsageError
+from embodied.core.protocols import STATE
+from embodied.encoders.modality import input_keys
 
 
 class FrozenFeatures(VecEnvWrapper):
@@ -22,11 +24,14 @@ class FrozenFeatures(VecEnvWrapper):
 
     Args:
         environments: with observations of the names of `core.protocols`.
-        encoder: frozen, on `device`; `modality` says whether it reads frames or the simulator's state.
+        encoder: frozen, on `device`; `modality` says whether it reads frames or the simulator's state, or nothing.
         camera: whose frames.
         feature: the encoder's output, `pooled` or another; [N, D] outputs are flattened.
         device: where the encoder is.
         proprioception: whether to add `observation.state`.
+
+    Raises:
+        UsageError: the encoder reads what these environments do not observe.
     """
 
     def __init__(
@@ -40,8 +45,11 @@ class FrozenFeatures(VecEnvWrapper):
         proprioception: bool = True,
     ) -> None:
         spaces: Any = environments.observation_space
-        looks = getattr(encoder, "modality", "image") == "image"
-        self.input_key = image_key(camera) if looks else ENVIRONMENT_STATE
+        (self.input_key,) = input_keys(encoder, [camera])
+        if self.input_key not in spaces.spaces:
+            raise UsageError(
+                f"the encoder reads {self.input_key!r}, these environments give {', '.join(spaces.spaces)}"
+            )
         self.encoder, self.feature, self.device = encoder, feature, device
         self.state_dim = spaces[STATE].shape[0] if proprioception and STATE in spaces.spaces else 0
         shape = (1, *spaces[self.input_key].shape)

@@ -1,13 +1,20 @@
-"""Networks of agents that read features, for stable-baselines3's `features_extractor_class`."""
+"""Networks of agents, for stable-baselines3's policies: on features, or with an encoder that learns inside."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict, Space
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from embodied.policies.rl.drqv2_networks import LfSEncoder, random_shift
+from embodied.policies.rl.frames import BODY, FRAMES
+
+Augmentation = Literal["consistency", "frames", "none"]
 
 
 class ProjectedFeatures(BaseFeaturesExtractor):
@@ -19,26 +26,110 @@ class ProjectedFeatures(BaseFeaturesExtractor):
 
     Args:
         observation_space: Box [V + P].
-        feature_dim: V, the first part of an observation.
+        feature_dim: V, the first part of an observation; 0 for an agent that has proprioception alone.
         width: of each projection.
         normalise: LayerNorm on the features; off for the simulator's state, where scales mean something.
     """
 
     def __init__(self, observation_space: Box, *, feature_dim: int, width: int = 128, normalise: bool = True) -> None:
         state_dim = int(observation_space.shape[0]) - feature_dim
-        super().__init__(observation_space, features_dim=width * (2 if state_dim else 1))
+        super().__init__(observation_space, features_dim=width * (bool(feature_dim) + bool(state_dim)))
         self._split = [feature_dim, state_dim]
         norm: nn.Module = nn.LayerNorm(feature_dim) if normalise else nn.Identity()
-        self.features = nn.Sequential(norm, nn.Linear(feature_dim, width))
+        self.features = nn.Sequential(norm, nn.Linear(feature_dim, width)) if feature_dim else None
         self.state = nn.Linear(state_dim, width) if state_dim else None
 
     def forward(self, observations: Tensor) -> Tensor:
         """float [B, V + P] to [B, width] or [B, 2 * width]."""
-        features, state = observations.split(self._split, dim=1)
-        projected = [self.features(features)]
-        if self.state is not None:
-            projected.append(self.state(state))
-        return torch.cat(projected, dim=1)
+        parts = observations.split(self._split, dim=1)
+        layers = (self.features, self.state)
+        return torch.cat([layer(part) for layer, part in zip(layers, parts, strict=True) if layer is not None], dim=1)
+
+
+class LearnedFeatures(BaseFeaturesExtractor):
+    """A conv net that learns with the agent, a linear layer on proprioception, and a trunk on both.
+
+    Source: Hansen et al. 2023 (arXiv 2212.05749; gemcollector/learning-from-scratch `mvp/ppo/actor_critic.py`,
+    `Simple_PixelActorCritic`): the net of `models.conv.ConvNet`, 128 values for proprioception, then a linear layer,
+    LayerNorm and tanh. Departures: actor and critic share the trunk, there each has its own; a stack of frames is
+    encoded frame by frame, there is one.
+
+    Args:
+        observation_space: see `frames.frames_space`.
+        width: of the layer on proprioception.
+    """
+
+    def __init__(self, observation_space: Space[Any], *, width: int = 128) -> None:
+        has_body = isinstance(observation_space, Dict)
+        frames = observation_space[FRAMES] if isinstance(observation_space, Dict) else observation_space
+        channels, size, _ = frames.shape or ()
+        encoder = LfSEncoder(channels=channels, image_size=size)
+        joint = encoder.width + width * has_body
+        super().__init__(observation_space, features_dim=joint)
+        self.encoder = encoder
+        self.state = nn.Linear(observation_space[BODY].shape[0], width) if has_body else None  # type: ignore[index]
+        self.trunk = nn.Sequential(nn.Linear(joint, joint), nn.LayerNorm(joint), nn.Tanh())
+
+    def forward(self, observations: Any) -> Tensor:
+        """Frames [B, 3 T, S, S] in [0, 255], or a dict with them, to [B, 128 T + width]."""
+        if self.state is None:
+            return self.trunk(self.encoder(observations))
+        seen = [self.encoder(observations[FRAMES]), self.state(observations[BODY])]
+        return self.trunk(torch.cat(seen, dim=1))
+
+
+class ActorCritic(ActorCriticPolicy):
+    """stable-baselines3's, with random shifts in updates for an agent that reads frames.
+
+    Source: Raileanu et al. 2020 (DrAC, https://arxiv.org/abs/2006.12862) as Hansen et al.'s code has it: the policy's
+    gradient comes from the frames as they were, and a term is added to the loss (Eq. 5's G_V, weight 1)::
+
+        G_V = mean (V(s) - V(shifted s))^2,    V(s) taken as a constant
+
+    Departure from DrAC, as there: no such term for the actor.
+
+    Args:
+        shift: pixels by which a frame is moved at most.
+        augmentation: `consistency` is the above; `frames`: everything is computed from shifted frames (RAD, Laskin et
+            al. 2020, https://arxiv.org/abs/2004.14990), whose ratio to the policy that acted is then not 1 at first;
+            `none`.
+        arguments: of stable-baselines3's class.
+    """
+
+    def __init__(self, *positional: Any, shift: int = 0, augmentation: Augmentation = "none", **arguments: Any) -> None:
+        self._shift, self._augmentation = shift, augmentation
+        super().__init__(*positional, **arguments)
+
+    def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Values [B, 1], log probabilities [B] and entropy [B] of an update's minibatch."""
+        if self._augmentation == "frames":
+            obs = self._shifted(obs)
+        values, log_prob, entropy = super().evaluate_actions(obs, actions)
+        if self._augmentation == "consistency":
+            difference = F.mse_loss(self.predict_values(self._shifted(obs)), values.detach())
+            values = _WithLoss.apply(values, difference)
+        return values, log_prob, entropy
+
+    def _shifted(self, obs: Any) -> Any:
+        if isinstance(obs, dict):
+            return {**obs, FRAMES: random_shift(obs[FRAMES].float(), self._shift)}
+        return random_shift(obs.float(), self._shift)
+
+
+class _WithLoss(torch.autograd.Function):
+    """Passes values on; when their gradient comes back, that of a further loss with weight 1 goes with it.
+
+    stable-baselines3 computes PPO's loss in one piece and has no place for a term of one's own.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, loss: Tensor) -> Tensor:
+        ctx.one = torch.ones_like(loss)
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        return gradient, ctx.one
 
 
 def mvp_policy_arguments(*, feature_dim: int, normalise: bool, width: int = 128) -> dict[str, Any]:
@@ -51,4 +142,19 @@ def mvp_policy_arguments(*, feature_dim: int, normalise: bool, width: int = 128)
         "activation_fn": nn.SELU,
         "ortho_init": True,
         "log_std_init": 0.0,
+    }
+
+
+def scratch_policy_arguments(*, shift: int, augmentation: Augmentation, width: int = 128) -> dict[str, Any]:
+    """`policy_kwargs` of Hansen et al.'s: MVP's layers with ReLU on features that actor and critic learn together."""
+    return {
+        "features_extractor_class": LearnedFeatures,
+        "features_extractor_kwargs": {"width": width},
+        "share_features_extractor": True,
+        "net_arch": {"pi": [256, 128, 64], "vf": [256, 128, 64]},
+        "activation_fn": nn.ReLU,
+        "ortho_init": True,
+        "normalize_images": False,  # the encoder scales them
+        "shift": shift,
+        "augmentation": augmentation,
     }

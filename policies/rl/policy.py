@@ -8,24 +8,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Space
 from torch import Tensor, nn
 
 from embodied.core.errors import MissingExtraError, UsageError
-from embodied.core.protocols import ENVIRONMENT_STATE, STATE, image_key
+from embodied.core.protocols import STATE
+from embodied.encoders.modality import input_keys, looks
+from embodied.policies.rl.frames import frames_space, seen_frames
 
 
 class RLPolicy(nn.Module):
-    """The actor of an agent on its frozen encoder; it takes the mean action.
+    """The actor of an agent, on its frozen encoder or with one that it learned; it takes the mean action.
 
     Args:
-        encoder: frozen.
+        encoder: frozen; of an agent that reads frames itself, one that is not used.
         method: module of the agent, `ppo`, `sac`, ...
         network: `policy_kwargs` settings of the agent, as JSON: see its `network`.
         settings: of the agent.
         camera: whose frames the encoder reads.
         feature: the encoder's output.
-        feature_dim: V, of the flattened output; 0 for an agent that reads frames itself.
+        feature_dim: V, of the flattened output; 0 for an agent that reads frames itself, or sees nothing.
         frames_shape: [3 T, S, S] of what such an agent reads.
         proprioception_dim: P, 0 to ignore `observation.state`.
         action_low, action_high: [A].
@@ -47,19 +49,20 @@ class RLPolicy(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.camera, self.feature = camera, feature
+        self.feature = feature
         self.proprioception_dim, self.action_dim = proprioception_dim, len(action_low)
-        self.looks = getattr(encoder, "modality", "image") == "image"
+        (self.input_key,) = input_keys(encoder, [camera])
         module = agent_module(method)
         agent = module.AGENT(**settings)
-        self.reads_frames = frames_shape is not None
-        space = (
-            Box(0, 255, tuple(frames_shape), np.uint8)
-            if frames_shape is not None
-            else Box(-np.inf, np.inf, (feature_dim + proprioception_dim,), np.float32)
-        )
+        self.frames_shape = None if frames_shape is None else tuple(frames_shape)
+        space: Space[Any]
+        if self.frames_shape is None:
+            space = Box(-np.inf, np.inf, (feature_dim + proprioception_dim,), np.float32)
+            network = agent.network(feature_dim=feature_dim, normalise=looks(encoder))
+        else:
+            space = frames_space(self.frames_shape, proprioception_dim)
+            network = agent.frames_network()
         actions = Box(np.asarray(action_low, np.float32), np.asarray(action_high, np.float32))
-        network = agent.network(feature_dim=feature_dim, normalise=self.looks)
         self.agent = module.POLICY_CLASS(space, actions, lambda _: 0.0, **network)
 
     def initial(self, batch_size: int) -> dict[str, Tensor]:
@@ -76,13 +79,16 @@ class RLPolicy(nn.Module):
             action = low + 0.5 * (action + 1) * (high - low)
         return carry, action[:, None]
 
-    def _seen(self, observation: Mapping[str, Tensor]) -> Tensor:
-        """What the agent was trained on: features [B, V + P], or stacked frames uint8 [B, 3 T, S, S]."""
-        inputs = observation[image_key(self.camera) if self.looks else ENVIRONMENT_STATE]
-        if self.reads_frames:
-            moments = inputs if inputs.ndim == 5 else inputs[:, None]
-            return moments.permute(0, 1, 4, 2, 3).flatten(1, 2)
-        tokens, out = self.encoder(self.encoder.preprocess(inputs))  # type: ignore[operator]
+    def _seen(self, observation: Mapping[str, Tensor]) -> Any:
+        """What the agent was trained on: features [B, V + P], or what `seen_frames` gives."""
+        if self.frames_shape is not None:
+            return seen_frames(
+                observation,
+                key=self.input_key,
+                image_size=self.frames_shape[-1],
+                proprioception_dim=self.proprioception_dim,
+            )
+        tokens, out = self.encoder(self.encoder.preprocess(observation[self.input_key]))  # type: ignore[operator]
         features = (tokens if self.feature == "tokens" else out[self.feature]).flatten(1).float()
         return torch.cat([features, observation[STATE]], dim=1) if self.proprioception_dim else features
 

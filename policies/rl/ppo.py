@@ -1,31 +1,42 @@
-"""PPO on frozen features with MVP's recipe, through stable-baselines3.
+"""PPO with MVP's recipe, through stable-baselines3: on frozen features, or with an encoder learned from scratch.
 
 Schulman et al. 2017 (arXiv 1707.06347); Xiao et al. 2022, "Masked Visual Pre-training for Motor Control" (arXiv
-2203.06173; ir413/mvp `configs/ppo/train`, `mvp/ppo/ppo.py`).
+2203.06173; ir413/mvp `configs/ppo/train`, `mvp/ppo/ppo.py`). From scratch: Hansen et al. 2023, "On Pre-Training for
+Visuo-Motor Control: Revisiting a Learning-from-Scratch Baseline" (arXiv 2212.05749), see `networks.LearnedFeatures` for
+the encoder and `networks.ActorCritic` for its random shifts; the rollouts then hold frames, uint8.
 
 Departures: MVP runs 256 environments for 32 steps on a GPU simulator; the same 8192 steps per iteration come from fewer
 environments here, by `rollout_steps`. It bootstraps nothing at time limits; stable-baselines3 adds the value there.
+From scratch: 64 px and shifts of 3 instead of 224 and 10, the same share of a frame; the value is not clipped,
+since stable-baselines3's clipping stops the gradient where MVP's (the larger of both losses) lets it through, and the
+augmentation's term would pull alone there.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from stable_baselines3 import PPO
-from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
-from embodied.core.errors import UsageError
-from embodied.policies.rl.networks import mvp_policy_arguments
+from embodied.core.errors import UsageError, unknown_name
+from embodied.policies.rl.networks import (
+    ActorCritic,
+    Augmentation,
+    LearnedFeatures,
+    mvp_policy_arguments,
+    scratch_policy_arguments,
+)
 from embodied.policies.rl.schedules import StepSchedule
+from embodied.policies.rl.stacked_frames import StackedFrames
 
-POLICY_CLASS = ActorCriticPolicy
+POLICY_CLASS = ActorCritic
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOAgent:
+class FeaturesPPO:
     """Settings; the defaults are MVP's for its Franka tasks.
 
     Args:
@@ -55,7 +66,12 @@ class PPOAgent:
     def network(self, *, feature_dim: int, normalise: bool) -> dict[str, Any]:
         """`policy_kwargs` for `POLICY_CLASS`."""
         arguments = mvp_policy_arguments(feature_dim=feature_dim, normalise=normalise, width=self.projection)
-        return {**arguments, "log_std_init": float(torch.tensor(self.initial_std).log())}
+        return {**arguments, "log_std_init": self.log_std}
+
+    @property
+    def log_std(self) -> float:
+        """Of the Gaussian, at first."""
+        return float(torch.tensor(self.initial_std).log())
 
     def build(
         self, environments: VecEnv, *, network: dict[str, Any], total_steps: int, seed: int, device: torch.device
@@ -82,7 +98,7 @@ class PPOAgent:
             gamma=self.discount,
             gae_lambda=self.gae_lambda,
             clip_range=self.clip,
-            clip_range_vf=self.clip,
+            clip_range_vf=None if network["features_extractor_class"] is LearnedFeatures else self.clip,
             ent_coef=self.entropy,
             vf_coef=self.value_weight,
             max_grad_norm=self.max_gradient,
@@ -92,6 +108,42 @@ class PPOAgent:
         )
         schedule.algorithm = algorithm
         return algorithm
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOAgent(FeaturesPPO):
+    """PPO's settings and those of `encoder=scratch`.
+
+    Args:
+        history: frames in a stack.
+        image_size: pixels that frames are brought to.
+        shift: pixels of the augmentation, at that size.
+        augmentation: see `networks.ActorCritic`.
+
+    Raises:
+        UsageError: one makes no sense.
+    """
+
+    history: int = 1
+    image_size: int = 64
+    shift: int = 3
+    augmentation: Augmentation = "consistency"
+
+    def __post_init__(self) -> None:
+        if self.augmentation not in get_args(Augmentation):
+            raise unknown_name("policy.augmentation", self.augmentation, get_args(Augmentation))
+        for name, least in (("history", 1), ("image_size", 16), ("shift", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(f"policy.{name} must be at least {least}, got {getattr(self, name)}")
+
+    def frames_network(self) -> dict[str, Any]:
+        """`policy_kwargs` for `POLICY_CLASS` that reads frames."""
+        arguments = scratch_policy_arguments(shift=self.shift, augmentation=self.augmentation, width=self.projection)
+        return {**arguments, "log_std_init": self.log_std}
+
+    def see_frames(self, environments: VecEnv, *, camera: str) -> StackedFrames:
+        """Environments, with a history of frames if there is more than one, as an agent from scratch sees them."""
+        return StackedFrames(environments, camera=camera, image_size=self.image_size, proprioception=True)
 
 
 AGENT = PPOAgent

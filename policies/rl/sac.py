@@ -12,13 +12,14 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.sac.policies import SACPolicy
 
 from embodied.policies.rl.networks import ProjectedFeatures
+from embodied.policies.rl.off_policy import ReplaySettings
 from embodied.policies.rl.schedules import StepSchedule
 
 POLICY_CLASS = SACPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
-class SACAgent:
+class SACAgent(ReplaySettings):
     """Settings; the defaults are stable-baselines3's but where said.
 
     Args:
@@ -65,14 +66,7 @@ class SACAgent:
             POLICY_CLASS,
             environments,
             learning_rate=schedule,
-            buffer_size=min(self.buffer_steps, total_steps),
-            learning_starts=self.warmup_steps,
-            batch_size=self.batch_size,
-            tau=self.polyak,
-            gamma=self.discount,
-            train_freq=self.train_every,
-            gradient_steps=self.updates,
-            n_steps=self.n_step,
+            **self.replay_arguments(total_steps=total_steps),
             policy_kwargs=network,
             seed=seed,
             device=device,

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 
 from embodied.bench.plots import Row, plot_comparison, plot_learning_curve, plot_success, save_image_grid
 from embodied.bench.report import write_report
-from embodied.bench.statistics import seeds_interval, wilson_interval
+from embodied.bench.statistics.intervals import seeds_interval, wilson_interval
 from embodied.bench.video import label_frames, side_by_side, write_video
 from embodied.core.errors import UsageError
 
@@ -139,4 +139,9 @@ def test_report_is_whole_and_escapes(tmp_path):
     assert "50%" in page
     assert page.count("data:image/png;base64,") == 2
     assert page.count("data:video/mp4;base64,") == 1
-    assert "http" not in page
+    assert "://" not in page
+    (tmp_path / "rollout.mp4").unlink()
+    write_report(tmp_path, summary, "task: <x>\n")
+    page = (tmp_path / "report.html").read_text()
+    assert "not filmed" in page
+    assert "<video" not in page

@@ -47,6 +47,8 @@ def test_version(capsys):
         (["train", "encoder=hf:/absent"], 1, "there is no such folder"),
         (["train", "encoder=pixels", "policy.feature=pool"], 2, "unknown policy.feature 'pool': did you mean pooled?"),
         (["train", "encoder=state", "policy.head=conv"], 2, "needs a token grid of at least 8x8"),
+        (["train", "encoder=proprioception", "policy.head=conv"], 2, "looks at a picture's tokens"),
+        (["train", "env=dmc", "env.protocol=cortex", "encoder=proprioception"], 2, "gives no observation.state"),
         (["train", "encoder=pixels", "root=/proc/absent"], 1, "the run folder /proc/absent/"),
         (["train", "tsak=hammer-v3"], 2, "did you mean task"),
         (["train", "-m", "seed=0,1", "task=hamer-v3,reach-v3", "tsak=3"], 2, "did you mean task"),
@@ -76,7 +78,11 @@ def test_debug_shows_the_traceback(capsys):
 
 
 @pytest.mark.parametrize(
-    "kind", ["envs", "tasks", "cameras", "encoders", "objectives", "policies", "heads", "experts", "shifts"]
+    "kind",
+    [
+        *("envs", "tasks", "cameras", "encoders", "text_encoders", "objectives", "policies", "heads", "necks"),
+        *("experts", "shifts"),
+    ],
 )
 def test_lists_for_machines(capsys, kind):
     code, out, _ = run(capsys, "list", kind, "--json")
@@ -92,6 +98,7 @@ def test_lists_for_machines(capsys, kind):
 def test_lists_for_people(capsys):
     _, out, _ = run(capsys, "list")
     assert "hammer" not in out.split("experts")[0]
+    assert "[e1-e0" in out  # brackets are no markup
     assert "metaworld" in out
     assert "scripted" in out
 

@@ -116,7 +116,7 @@ def test_a_changed_encoder_is_refused(encoder, tmp_path, capsys):
     assert "has changed since" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("encoder_name", ["state", "pixels", "scratch"])
+@pytest.mark.parametrize("encoder_name", ["state", "pixels", "scratch", "proprioception"])
 def test_other_encoders_run(tmp_path, encoder, encoder_name):
     folder = run_here(tmp_path, encoder, f"encoder={encoder_name}", "evaluate.selection_episodes=0")
     summary = json.loads((folder / "summary.json").read_text())
@@ -129,6 +129,24 @@ def test_conv_head_reads_tokens(tmp_path, encoder):
     _, metadata = load_checkpoint(folder / "checkpoints" / "step_000060.safetensors")
     assert metadata["arguments"]["feature"] == "tokens"
     assert metadata["arguments"]["feature_shape"] == [64, 12]
+
+
+def test_a_policy_that_is_told_what_to_do_is_evaluated_and_exported_as_such(tmp_path, encoder, capsys):
+    pytest.importorskip("wordllama")
+    options = ["policy.instruction=wordllama", "policy.neck=text_query", "policy.neck_options={heads: 3}"]
+    folder = run_here(tmp_path, encoder, *options)
+    _, metadata = load_checkpoint(folder / "checkpoints" / "step_000060.safetensors")
+    assert metadata["text_encoder"]["spec"] == "wordllama" and len(metadata["text_encoder"]["fingerprint"]) == 64
+    assert "text encoder `wordllama`" in (folder / "checkpoints" / "README.md").read_text()
+    assert main(["evaluate", f"run={folder}", "episodes=3", "workers=0", "device=cpu"]) == 0
+    (written,) = (folder / "evaluations").iterdir()
+    assert json.loads(written.read_text())["outcomes"] == json.loads((folder / "summary.json").read_text())["outcomes"]
+    assert main(["export", f"run={folder}"]) == 0
+    assert "`instruction`: float32 [B, 256]" in (folder / "export" / "README.md").read_text()
+    capsys.readouterr()
+    arguments = command(tmp_path, encoder, "workers=0", "policy.neck=text_query")
+    assert main(arguments) == 2
+    assert "set policy.instruction" in capsys.readouterr().err
 
 
 def test_multirun_makes_one_run_per_value(tmp_path, encoder):

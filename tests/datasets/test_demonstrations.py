@@ -38,6 +38,15 @@ def test_features_come_as_float32_windows():
     assert batch["pad_mask"].tolist() == [[True], [True]]
 
 
+def test_every_sample_has_the_instruction_of_its_episode():
+    told = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    batch = make(FEATURES, instructions=told).batch(np.array([4, 0, 2, 3]))
+    assert batch["instruction"].tolist() == [[3, 4], [1, 2], [1, 2], [3, 4]]
+    assert "instruction" not in make(FEATURES).batch(np.array([0]))
+    with pytest.raises(UsageError, match="one for each of 2 episodes, got 3"):
+        make(FEATURES, instructions=torch.zeros(3, 2))
+
+
 def test_chunks_end_with_the_episode():
     batch = make(FEATURES, chunk=3).batch(np.array([0, 1, 2, 3]))
     assert batch["action"][..., 0].tolist() == [[0, 1, 2], [1, 2, 2], [2, 2, 2], [3, 4, 4]]

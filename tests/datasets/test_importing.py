@@ -115,6 +115,13 @@ def test_the_same_import_goes_on_and_ends_with_the_same_store(tmp_path):
     assert fill(tmp_path / "s", idle).added == 0 and idle.opened == []
 
 
+def test_one_that_was_killed_while_it_made_the_store_goes_on(tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / ".zarr.json.169146f2.tmp").write_bytes(b"{")
+    assert fill(tmp_path / "s", Source()).added == 3
+    assert not list((tmp_path / "s").glob(".*"))
+
+
 def test_broken_episodes_can_be_left_out_and_tried_again(tmp_path):
     report = fill(tmp_path / "s", Source(broken=[1]), on_error="skip")
     assert report.added == 2 and report.skipped == ["demo_1: frame 4 is torn"]

@@ -487,6 +487,6 @@ def test_a_folder_from_a_real_robot_comes_in_whole():
     for block in episode.blocks():
         assert len(block["image"]) == len(block["state"])
         frames += len(block["image"])
-        spread += block["image"][:, ::8, ::8].std(axis=(1, 2, 3)).tolist()
+        spread += np.asarray(block["image"])[:, ::8, ::8].std(axis=(1, 2, 3)).tolist()
     source.close()
     assert frames == 414 and min(spread) > 10  # pictures, not blanks

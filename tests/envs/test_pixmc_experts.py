@@ -10,7 +10,7 @@ if find_spec("robosuite") is None:
 
 from embodied.envs.suites.pixmc.kinematics import displacement, turn_between
 from embodied.envs.suites.pixmc.robots import ROBOTS
-from embodied.envs.suites.pixmc.suite import INSTRUCTIONS, make, make_expert
+from embodied.envs.suites.pixmc.suite import INSTRUCTIONS, SUITE, make
 from embodied.envs.suites.pixmc.techniques import grip_rotation
 
 QUICK = ("franka-reach", "franka-pick", "kuka-reach", "kuka-pick")
@@ -19,7 +19,7 @@ QUICK = ("franka-reach", "franka-pick", "kuka-reach", "kuka-pick")
 def successes(task, seeds, noise_std=0.0):
     """Whether the scripted behaviour did the task within the default horizon, per seed."""
     simulation = make(task)
-    expert = make_expert("scripted", task, simulation)
+    expert = SUITE.make_expert("scripted", task, simulation)
     done = []
     for seed in seeds:
         simulation.reset(seed)
@@ -50,7 +50,7 @@ def test_scripted_succeeds_in_spite_of_noise_on_its_actions(task):
 
 def test_picking_starts_again_when_the_cube_is_lost():
     simulation = make("franka-pick")
-    expert = make_expert("scripted", "franka-pick", simulation)
+    expert = SUITE.make_expert("scripted", "franka-pick", simulation)
     simulation.reset(3)
     expert.reset(3)
     taken_away = False
@@ -68,7 +68,7 @@ def test_picking_starts_again_when_the_cube_is_lost():
 
 def test_a_new_episode_starts_the_plan_anew():
     simulation = make("kuka-pick")
-    expert = make_expert("scripted", "kuka-pick", simulation)
+    expert = SUITE.make_expert("scripted", "kuka-pick", simulation)
 
     def first_actions():
         simulation.reset(4)
@@ -84,7 +84,7 @@ def test_a_new_episode_starts_the_plan_anew():
 
 def test_the_expert_only_reads_the_simulation():
     simulation = make("franka-pick")
-    expert = make_expert("scripted", "franka-pick", simulation)
+    expert = SUITE.make_expert("scripted", "franka-pick", simulation)
     simulation.reset(0)
     expert.reset(0)
     before = simulation.data.qpos.copy(), simulation.data.qvel.copy(), simulation.data.ctrl.copy()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small_policies import SMALL, TinyEncoder
+from small_policies import SMALL, HashedText, TinyEncoder
 
 from embodied.core.errors import UsageError
 from embodied.core.reporting import SilentReporter
@@ -302,7 +302,11 @@ def test_scaling_leaves_present_features_last():
     [
         ({"history": 0}, "policy.history must be a whole number of at least 1, got 0"),
         ({"head": "flw"}, "unknown policy.head 'flw': did you mean flow"),
-        ({"neck": "text_query"}, "needs the instruction's embedding"),
+        ({"neck": "text_query", "feature_shape": (64, 3)}, "instruction's embedding: set policy.instruction"),
+        (
+            {"text_encoder": HashedText(), "instruction_width": 0},
+            "policy.instruction_width must be a whole number of at least 1",
+        ),
         ({"neck": "attention", "feature_shape": (3,)}, r"needs tokens \[N, D\], got a feature of shape \(3,\)"),
         ({"head": "diffusion", "actions": "zscore"}, r"within \[-1, 1\]: policy.actions must be minmax or quantile"),
         ({"head": "flow", "chunk": 4, "execute": 5}, r"policy.execute must be in \[1, policy.chunk=4\], got 5"),

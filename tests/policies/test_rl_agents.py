@@ -14,6 +14,7 @@ from toy_environments import make_points
 from embodied.core.checkpoint import load_checkpoint
 from embodied.core.errors import UsageError
 from embodied.core.reporting import SilentReporter
+from embodied.encoders.scratch import ConvEncoder
 from embodied.encoders.state import StateEncoder
 from embodied.policies.rl import state
 from embodied.policies.rl.frozen_features import FrozenFeatures
@@ -28,6 +29,7 @@ from embodied.training.reinforce import reinforce
 CPU = torch.device("cpu")
 AGENTS = {
     "ppo": PPOAgent(rollout_steps=64, epochs=4, learning_rate=1e-3, initial_std=0.5),
+    "scratch": PPOAgent(rollout_steps=64, epochs=4, learning_rate=1e-3, initial_std=0.5, image_size=16, shift=1),
     "sac": SACAgent(
         warmup_steps=100,
         batch_size=64,
@@ -41,12 +43,18 @@ AGENTS = {
 }
 
 
+def observe(kind, slots):
+    """The toy's state, or its frames for the agent that learns an encoder."""
+    if kind == "scratch":
+        return AGENTS[kind].see_frames(slots, camera="top")
+    return FrozenFeatures(slots, StateEncoder(dim=2), camera="top", device=CPU)
+
+
 def build(kind, total_steps, count=4):
-    slots = SlotVecEnv(make_points(count), seed=0)
-    observed = FrozenFeatures(slots, StateEncoder(dim=2), camera="top", device=CPU)
-    network = AGENTS[kind].network(feature_dim=observed.feature_dim, normalise=False)
-    algorithm = AGENTS[kind].build(observed, network=network, total_steps=total_steps, seed=5, device=CPU)
-    return algorithm, slots
+    slots = SlotVecEnv(make_points(count, side=16, shows_goal=True), seed=0)
+    agent, observed = AGENTS[kind], observe(kind, slots)
+    network = agent.frames_network() if kind == "scratch" else agent.network(feature_dim=2, normalise=False)
+    return agent.build(observed, network=network, total_steps=total_steps, seed=5, device=CPU), slots
 
 
 def run(kind, folder, total_steps, checkpoint_every, log=None, stop_after=None):
@@ -80,8 +88,8 @@ def run(kind, folder, total_steps, checkpoint_every, log=None, stop_after=None):
     )
 
 
-def rollout(algorithm, episodes=50):
-    environments = FrozenFeatures(SlotVecEnv(make_points(1), seed=77), StateEncoder(dim=2), camera="top", device=CPU)
+def rollout(algorithm, episodes=50, kind="ppo"):
+    environments = observe(kind, SlotVecEnv(make_points(1, side=16, shows_goal=True), seed=77))
     observation, successes = environments.reset(), []
     while len(successes) < episodes:
         action, _ = algorithm.predict(observation, deterministic=True)
@@ -90,11 +98,13 @@ def rollout(algorithm, episodes=50):
     return float(np.mean(successes))
 
 
-@pytest.mark.parametrize(("kind", "steps"), [("ppo", 8_192), ("sac", 3_000)])
+@pytest.mark.parametrize(
+    ("kind", "steps"), [("ppo", 8_192), ("sac", 3_000), pytest.param("scratch", 12_288, marks=pytest.mark.slow)]
+)
 def test_learns_to_reach_the_goal(kind, steps, tmp_path):
     untrained, _ = build(kind, steps)
     _, algorithm, records = run(kind, tmp_path, steps, checkpoint_every=steps)
-    assert rollout(algorithm) > max(0.8, rollout(untrained) + 0.3)
+    assert rollout(algorithm, kind=kind) > max(0.8, rollout(untrained, kind=kind) + 0.3)
     assert any("rollout/ep_rew_mean" in record for record in records)
 
 
@@ -225,21 +235,25 @@ def test_ppo_on_features_equals_ppo_with_the_encoder_inside(tmp_path):
 
 @pytest.mark.parametrize("kind", sorted(AGENTS))
 def test_the_artifact_acts_like_the_agent(kind, tmp_path):
-    algorithm, _ = build(kind, 400)
+    algorithm, slots = build(kind, 400)
     algorithm.learn(256)
     settings = {name: getattr(AGENTS[kind], name) for name in type(AGENTS[kind]).__dataclass_fields__}
+    learns = kind == "scratch"
     policy = RLPolicy(
-        StateEncoder(dim=2), method=kind, settings=settings, camera="top", feature="pooled", feature_dim=2,
-        proprioception_dim=1, action_low=[-1.0], action_high=[1.0],
+        ConvEncoder() if learns else StateEncoder(dim=2), method="ppo" if learns else kind, settings=settings,
+        camera="top", feature="pooled", feature_dim=0 if learns else 2, proprioception_dim=1, action_low=[-1.0],
+        action_high=[1.0], frames_shape=[3, 16, 16] if learns else None,
     )  # fmt: skip
     policy.load_trained_tensors({f"agent.{k}": v for k, v in algorithm.policy.state_dict().items()})
     policy.eval()
-    privileged = torch.tensor([[0.3, -0.5], [-0.2, 0.9]])
-    observation = {"observation.environment_state": privileged, "observation.state": privileged[:, :1]}
-    _, chunk = policy.act(policy.initial(2), observation)
-    expected, _ = algorithm.predict(torch.cat([privileged, privileged[:, :1]], dim=1).numpy(), deterministic=True)
-    assert chunk.shape == (2, 1, 1)
+    slots.restart(3)
+    observation = {name: torch.from_numpy(values.copy()) for name, values in slots.reset().items()}
+    _, chunk = policy.act(policy.initial(4), observation)
+    slots.restart(3)
+    expected, _ = algorithm.predict(algorithm.env.reset(), deterministic=True)
+    assert chunk.shape == (4, 1, 1)
     assert np.allclose(np.clip(chunk[:, 0].numpy(), -1, 1), expected, atol=1e-6)
+    assert np.ptp(expected) > 0
 
 
 def test_schedules_follow_the_steps_of_all_pieces():

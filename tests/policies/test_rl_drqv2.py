@@ -14,8 +14,9 @@ from embodied.encoders.scratch import ConvEncoder
 from embodied.policies.rl import state
 from embodied.policies.rl.drqv2 import DrQv2Agent
 from embodied.policies.rl.drqv2_networks import DrQPolicy, random_shift
+from embodied.policies.rl.frames import stacked
 from embodied.policies.rl.policy import RLPolicy
-from embodied.policies.rl.stacked_frames import StackedFrames, stack_frames
+from embodied.policies.rl.stacked_frames import StackedFrames
 from embodied.policies.rl.vec_env import SlotVecEnv
 
 CPU = torch.device("cpu")
@@ -30,17 +31,17 @@ def small_agent(**settings):
 
 def build(agent, count=2):
     observed = StackedFrames(SlotVecEnv(make_points(count, side=SIDE), seed=0), camera="top")
-    return agent.build(observed, network=agent.network(), total_steps=600, seed=1, device=CPU)
+    return agent.build(observed, network=agent.frames_network(), total_steps=600, seed=1, device=CPU)
 
 
 def test_frames_are_stacked_oldest_first():
-    frames = np.arange(2 * 3 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 4, 3)
-    stacked = stack_frames(frames)
-    assert stacked.shape == (2, 9, 4, 4)
+    frames = torch.arange(2 * 3 * 4 * 4 * 3).to(torch.uint8).reshape(2, 3, 4, 4, 3)
+    channels = stacked(frames)
+    assert channels.shape == (2, 9, 4, 4)
     for moment in range(3):
         for channel in range(3):
-            assert np.array_equal(stacked[:, 3 * moment + channel], frames[:, moment, :, :, channel])
-    assert stack_frames(frames[:, 0]).shape == (2, 3, 4, 4)
+            assert torch.equal(channels[:, 3 * moment + channel], frames[:, moment, :, :, channel])
+    assert stacked(frames[:, 0]).shape == (2, 3, 4, 4)
 
 
 def test_a_shift_moves_each_picture_by_whole_pixels_and_repeats_the_border():
@@ -138,7 +139,7 @@ def test_learns_from_pictures():
         learning_rate=1e-3, discount=0.8, train_every=2, updates=2, batch_size=64, noise_steps=1500, polyak=0.02
     )
     observed = StackedFrames(SlotVecEnv(make_points(4, side=SIDE), seed=0), camera="top")
-    algorithm = agent.build(observed, network=agent.network(), total_steps=2400, seed=1, device=CPU)
+    algorithm = agent.build(observed, network=agent.frames_network(), total_steps=2400, seed=1, device=CPU)
     algorithm.learn(2400)
     policy = algorithm.policy
 

@@ -21,7 +21,8 @@ class CountingEnvironments:
 
     def observe(self):
         frames = np.repeat(self.seeds[:, None], 3, 1)[:, None, None].astype(np.uint8)
-        return {"count": self.steps.astype(np.float32)[:, None], "frame": frames}
+        history = np.stack([np.zeros_like(frames), frames], axis=1)
+        return {"count": self.steps.astype(np.float32)[:, None], "frame": frames, "frames": history}
 
     def step(self, actions):
         self.actions.append(actions.copy())
@@ -89,3 +90,9 @@ def test_records_the_first_success_and_the_first_failure_only():
     assert [(outcome.seed, outcome.frames.shape) for outcome in recorded] == [(4, (4, 1, 1, 3)), (1, (1, 1, 1, 3))]
     assert (recorded[0].frames == 4).all()
     assert "frames" not in recorded[0].record()
+
+
+def test_records_the_present_moment_of_a_history():
+    _, outcomes = run(2, [4, 1], record_key="frames")
+    assert [outcome.frames.shape for outcome in outcomes] == [(4, 1, 1, 3), (1, 1, 1, 3)]
+    assert (outcomes[0].frames == 4).all()

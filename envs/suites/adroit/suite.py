@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from embodied.core.errors import unknown_name
 from embodied.core.protocols import Expert
 from embodied.envs.simulation import Simulation, Suite
 from embodied.envs.suites.adroit.tasks import CAMERAS, CORTEX_TASKS, INSTRUCTIONS
@@ -17,10 +16,8 @@ def make_simulation(task: str, **options: Any) -> Simulation:
     return AdroitSimulation(task, **options)
 
 
-def make_expert(kind: str, task: str, simulation: Simulation) -> Expert:
-    """The behaviour of that name for a task."""
-    if kind != "scripted":
-        raise unknown_name("collect.expert", kind, SUITE.experts)
+def build_expert(kind: str, task: str, simulation: Simulation) -> Expert:
+    """The behaviour for a task."""
     from embodied.envs.suites.adroit.scripted import RelocateExpert
     from embodied.envs.suites.adroit.simulation import AdroitSimulation
 
@@ -39,5 +36,5 @@ SUITE = Suite(
     make=make_simulation,
     protocols={"cortex": CORTEX_TASKS},
     experts={"scripted": "takes the ball and carries it to the target; for relocate only"},
-    make_expert=make_expert,
+    build_expert=build_expert,
 )

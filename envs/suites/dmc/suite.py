@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from embodied.core.errors import unknown_name
 from embodied.core.protocols import Expert
 from embodied.envs.experts.rl import RLExpert
 from embodied.envs.simulation import Simulation, Suite
@@ -19,10 +18,8 @@ def make_simulation(task: str, **options: Any) -> Simulation:
     return DMControlSimulation(task, **options)
 
 
-def make_expert(kind: str, task: str, simulation: Simulation) -> Expert:
-    """The behaviour of that name for a task."""
-    if kind != "rl":
-        raise unknown_name("collect.expert", kind, SUITE.experts)
+def build_expert(kind: str, task: str, simulation: Simulation) -> Expert:
+    """The behaviour for a task."""
     return RLExpert(simulation.spec)
 
 
@@ -37,5 +34,5 @@ SUITE = Suite(
     make=make_simulation,
     protocols={"cortex": CORTEX_TASKS},
     experts={"rl": "a network trained by SAC on the privileged state"},
-    make_expert=make_expert,
+    build_expert=build_expert,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from embodied.core.errors import unknown_name
 from embodied.core.protocols import Expert
 from embodied.envs.simulation import Simulation, Suite
 from embodied.envs.suites.kitchen.tasks import CAMERAS, INSTRUCTIONS, R3M_TASKS
@@ -17,10 +16,8 @@ def make_simulation(task: str, **options: Any) -> Simulation:
     return KitchenSimulation(task, **options)
 
 
-def make_expert(kind: str, task: str, simulation: Simulation) -> Expert:
-    """The behaviour of that name for a task."""
-    if kind != "scripted":
-        raise unknown_name("collect.expert", kind, SUITE.experts)
+def build_expert(kind: str, task: str, simulation: Simulation) -> Expert:
+    """The behaviour for a task."""
     from embodied.envs.suites.kitchen.scripted import ScriptedExpert
     from embodied.envs.suites.kitchen.simulation import KitchenSimulation
 
@@ -40,5 +37,5 @@ SUITE = Suite(
     options={"randomize": None},
     protocols={"r3m": R3M_TASKS},
     experts={"scripted": "takes the object and moves it along its joint; knows all but ldoor_open"},
-    make_expert=make_expert,
+    build_expert=build_expert,
 )

@@ -7,7 +7,6 @@ scenes, placements and rewards of our own: numbers are not comparable with the p
 
 from __future__ import annotations
 
-from embodied.core.errors import unknown_name
 from embodied.core.protocols import Expert
 from embodied.envs.simulation import Camera, Simulation, Suite
 
@@ -35,10 +34,8 @@ def make(task: str, *, protocol: str | None = None) -> Simulation:
     return PixMCSimulation(task)
 
 
-def make_expert(kind: str, task: str, simulation: Simulation) -> Expert:
-    """The behaviour of that name for a task."""
-    if kind != "scripted":
-        raise unknown_name("collect.expert", kind, SUITE.experts)
+def build_expert(kind: str, task: str, simulation: Simulation) -> Expert:
+    """The behaviour for a task."""
     from embodied.envs.suites.pixmc.experts import ScriptedExpert
 
     return ScriptedExpert(simulation)
@@ -54,5 +51,5 @@ SUITE = Suite(
     default_camera="wrist",
     make=make,
     experts={"scripted": "inverse kinematics along way points, from the privileged state"},
-    make_expert=make_expert,
+    build_expert=build_expert,
 )

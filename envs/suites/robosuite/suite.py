@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from embodied.core.errors import unknown_name
 from embodied.core.protocols import Expert
 from embodied.envs.simulation import Simulation, Suite
 from embodied.envs.suites.robosuite.simulation import RobosuiteSimulation
 from embodied.envs.suites.robosuite.tasks import CAMERAS, ROBOMIMIC_TASKS, TASKS
 
 
-def make_expert(kind: str, task: str, simulation: Simulation) -> Expert:
-    """The behaviour of that name for a task."""
-    if kind != "scripted":
-        raise unknown_name("collect.expert", kind, SUITE.experts)
+def build_expert(kind: str, task: str, simulation: Simulation) -> Expert:
+    """The behaviour for a task."""
     from embodied.envs.suites.robosuite.scripts import scripted_expert
 
     assert isinstance(simulation, RobosuiteSimulation), simulation
@@ -31,5 +28,5 @@ SUITE = Suite(
     options={"robot": "Panda", "controller": "OSC_POSE"},
     protocols={"robomimic": ROBOMIMIC_TASKS},
     experts={"scripted": "our way points from the privileged state, for the tasks of a single Panda"},
-    make_expert=make_expert,
+    build_expert=build_expert,
 )

@@ -9,12 +9,14 @@ from typing import Any, Literal
 from torch import nn
 
 from embodied.core.errors import unknown_name
+from embodied.core.protocols import ActionHead
 from embodied.policies.heads.networks.denoising_transformer import DenoisingTransformer
 from embodied.policies.heads.networks.time_embedding import LevelEmbedding, TimeEmbedding
 from embodied.policies.heads.networks.unet import UNet
 
 Network = Literal["unet", "transformer"]
 NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "transformer": DenoisingTransformer}
+SMALL_UNET: dict[str, Any] = {"channels": (64, 128, 256), "time_width": 64}  # for CPUs
 SHAPES = ("feature_dim", "history", "horizon", "action_dim", "embedding")
 
 
@@ -22,16 +24,14 @@ def build_denoiser(
     network: str,
     options: Mapping[str, Any] | None,
     *,
-    feature_dim: int,
-    history: int,
-    horizon: int,
-    action_dim: int,
+    head: ActionHead,
     embedding: type[LevelEmbedding | TimeEmbedding],
 ) -> nn.Module:
     """`forward(actions [B, H, A], time [B], features [B, T, V]) -> [B, H, A]`.
 
     Args:
         options: further arguments of `UNet` or `DenoisingTransformer`.
+        head: whose sizes it has.
 
     Raises:
         UsageError: there is no such network, or it has no such option.
@@ -44,10 +44,10 @@ def build_denoiser(
         if name not in known:
             raise unknown_name(f"option of network={network}", name, known)
     return kind(
-        feature_dim=feature_dim,
-        history=history,
-        horizon=horizon,
-        action_dim=action_dim,
+        feature_dim=head.feature_dim,
+        history=head.history,
+        horizon=head.horizon,
+        action_dim=head.action_dim,
         embedding=embedding,
         **(options or {}),
     )

@@ -1,0 +1,72 @@
+"""The phases of one experiment, each recorded when it is done: what `embodied train` and a benchmark's cell both run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from embodied.bench import reinforcement
+from embodied.bench.experiment import Experiment, encode, report_final, select, train
+from embodied.bench.feature_checks import check_features, check_on_environment
+from embodied.bench.reinforcement import Reinforcement, learn
+from embodied.bench.results import save_outcomes, summarize, write_results
+from embodied.core.protocols import Reporter
+from embodied.core.run_folder import RunFolder, Stopwatch
+
+Collect = Callable[[], dict[str, Any]]  # makes sure of the demonstrations; JSON-able
+
+
+class Phases:
+    """Each phase is recorded when it is done, so a killed run goes on with the next."""
+
+    def __init__(self, run: RunFolder, reporter: Reporter) -> None:
+        self._run, self._reporter = run, reporter
+
+    def do(self, name: str, action: Callable[[], dict[str, Any] | None]) -> None:
+        """Run a phase that is not done yet, and keep its result."""
+        if self._run.result(name) is None:
+            watch = Stopwatch()
+            with self._reporter.phase(name):
+                result = action()
+            self._run.finish(name, result if result is not None else {}, watch.seconds)
+
+
+def run_phases(
+    experiment: Experiment | Reinforcement, run: RunFolder, reporter: Reporter, *, collect: Collect
+) -> None:
+    """From the demonstrations or the first random action to the report; phases that are done are left out."""
+    phases = Phases(run, reporter)
+    if isinstance(experiment, Reinforcement):
+        _reinforce(phases, experiment, run, reporter, collect)
+    else:
+        _imitate(phases, experiment, run, reporter, collect)
+    phases.do("report", lambda: write_results(run, summarize(experiment, run)))
+
+
+def _reinforce(
+    phases: Phases, experiment: Reinforcement, run: RunFolder, reporter: Reporter, collect: Collect
+) -> None:
+    if experiment.store is not None:
+        phases.do("collect", collect)
+
+    def reinforce_phase() -> dict[str, Any]:
+        if not experiment.reads_frames:
+            env = dict(experiment.env)
+            check_on_environment(experiment.frozen_encoder, experiment.encoder, env, experiment.feature)
+        return {"checkpoint": learn(experiment, run, reporter).name}
+
+    phases.do("reinforce", reinforce_phase)
+    phases.do("evaluate", lambda: save_outcomes(run, reinforcement.report_final(experiment, run, reporter)))
+
+
+def _imitate(phases: Phases, experiment: Experiment, run: RunFolder, reporter: Reporter, collect: Collect) -> None:
+    def encode_phase() -> None:
+        features = encode(experiment, reporter)
+        if not experiment.trainable:
+            check_features(features, experiment.encoder)
+
+    phases.do("collect", collect)
+    phases.do("encode", encode_phase)
+    phases.do("train", lambda: {"checkpoint": train(experiment, run, reporter).name})
+    phases.do("select", lambda: select(experiment, run, reporter))
+    phases.do("evaluate", lambda: save_outcomes(run, report_final(experiment, run, reporter)))

@@ -1,0 +1,1 @@
+"""Statistics of benchmarks: intervals, aggregates over tasks, comparisons. Pure functions of numbers."""

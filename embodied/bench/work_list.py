@@ -1,0 +1,305 @@
+"""The work list of a benchmark: what is to be done, by whom, and what has become of it.
+
+The list is a SQLite file on a disk of this host; several processes may work from it at once. Whoever claims an item
+beats its heart while working; an item whose claimant is gone is taken up again. Results are one JSON file per cell,
+written whole or not at all: they, and not the list, are the record, and a lost list is made again from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from embodied.bench.cells import CellResult, read_result
+from embodied.core.errors import UserError
+from embodied.core.files import write_json
+
+LIST, RESULTS, RUNS = "work.sqlite", "results", "runs"
+LEASE_S = 60.0  # after so long without a heartbeat a claimant on another host is taken for dead
+FAILURES = 2  # one retry
+LOSSES = 3  # workers that an item may take with it
+WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
+CELL, COLLECT = "cell", "collect"  # kinds of items
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS items (
+  key TEXT PRIMARY KEY, position INTEGER NOT NULL, kind TEXT NOT NULL, needs TEXT, encoder TEXT NOT NULL,
+  store TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'waiting', owner TEXT, beat REAL,
+  failures INTEGER NOT NULL DEFAULT 0, losses INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '',
+  seconds REAL NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS by_status ON items (status, position);
+"""
+# Demonstrations before what learns from them; then what shares encoder and store with the item before it, whose
+# features and simulators are at hand; then an encoder that nobody else is at, since two would encode the same.
+CLAIM = """
+SELECT key FROM items AS item
+WHERE status = 'waiting' AND key IN (SELECT key FROM wanted) AND (needs IS NULL OR (SELECT status FROM items WHERE key = item.needs) = 'done')
+ORDER BY kind != 'collect', NOT (encoder = :encoder AND store = :store), encoder != :encoder,
+  EXISTS (SELECT 1 FROM items AS other WHERE other.status = 'running' AND other.encoder = item.encoder), position
+LIMIT 1
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """Something to be done.
+
+    Args:
+        key: unique; of a cell its own.
+        kind: `cell` or `collect`.
+        needs: key of the item that has to be done before.
+        encoder, store: what items next to each other should have in common.
+        failures: how often it has failed.
+    """
+
+    key: str
+    kind: str = CELL
+    needs: str | None = None
+    encoder: str = ""
+    store: str = ""
+    failures: int = 0
+
+
+class WorkList:
+    """Items and their states; a context manager.
+
+    Args:
+        folder: of the benchmark.
+        owner: who claims; None: this process.
+    """
+
+    def __init__(self, folder: Path, *, owner: str | None = None) -> None:
+        self.owner = owner or process_name()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(folder / LIST, timeout=30.0, isolation_level=None)
+        try:
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.executescript(SCHEMA)
+            self._connection.execute("CREATE TEMP TABLE wanted (key TEXT PRIMARY KEY)")  # this process's own
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise UserError(
+                f"{folder / LIST} cannot be read ({error}): delete it; the results are in {folder / RESULTS}"
+            ) from error
+
+    def __enter__(self) -> WorkList:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def add(self, items: Sequence[Item]) -> None:
+        """Add the items that are not there yet; only those that this process has added are claimed by it."""
+        with self._writing() as connection:
+            (after,) = connection.execute("SELECT COALESCE(MAX(position), 0) FROM items").fetchone()
+            connection.executemany(
+                "INSERT OR IGNORE INTO items (key, position, kind, needs, encoder, store) VALUES (?, ?, ?, ?, ?, ?)",
+                [
+                    (item.key, after + number, item.kind, item.needs, item.encoder, item.store)
+                    for number, item in enumerate(items, start=1)
+                ],
+            )
+            connection.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", [(item.key,) for item in items])
+
+    def claim(self, *, after: Item | None = None) -> Item | None:
+        """Take an item whose need is met; None when there is none at present.
+
+        Args:
+            after: what the worker did before, to go on with what is like it.
+        """
+        preference = {"encoder": after.encoder if after else "", "store": after.store if after else ""}
+        with self._writing() as connection:
+            row = connection.execute(CLAIM, preference).fetchone()
+            if row is None:
+                return None
+            connection.execute(
+                "UPDATE items SET status = 'running', owner = ?, beat = ? WHERE key = ?",
+                (self.owner, time.time(), row[0]),
+            )
+            return self._item(connection, row[0])
+
+    def finish(self, key: str, seconds: float) -> None:
+        """An item is done."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE items SET status = 'done', owner = NULL, reason = '', seconds = ? WHERE key = ?", (seconds, key)
+            )
+
+    def fail(self, key: str, reason: str, *, lost: bool = False) -> list[str]:
+        """An item went wrong, or its worker was lost: it waits again, or has failed for good.
+
+        Returns:
+            What has failed for good now: the item, and all that needed it.
+        """
+        counter, limit = ("losses", LOSSES) if lost else ("failures", FAILURES)
+        with self._writing() as connection:
+            connection.execute(f"UPDATE items SET {counter} = {counter} + 1, reason = ? WHERE key = ?", (reason, key))
+            (count,) = connection.execute(f"SELECT {counter} FROM items WHERE key = ?", (key,)).fetchone()
+            if count < limit:
+                connection.execute("UPDATE items SET status = 'waiting', owner = NULL WHERE key = ?", (key,))
+                return []
+            connection.execute("UPDATE items SET status = 'failed', owner = NULL WHERE key = ?", (key,))
+            return [key, *self._fail_dependents(connection, key, reason)]
+
+    def _fail_dependents(self, connection: sqlite3.Connection, key: str, reason: str) -> list[str]:
+        rows = connection.execute("SELECT key FROM items WHERE needs = ? AND status != 'done'", (key,)).fetchall()
+        found = []
+        for (name,) in rows:
+            connection.execute("UPDATE items SET status = 'failed', reason = ? WHERE key = ?", (reason, name))
+            found += [name, *self._fail_dependents(connection, name, reason)]
+        return found
+
+    def give_back(self, keys: Iterable[str]) -> None:
+        """Items that were claimed and not finished, for no fault of theirs: they wait again."""
+        with self._writing() as connection:
+            connection.executemany(
+                "UPDATE items SET status = 'waiting', owner = NULL WHERE key = ? AND status = 'running'",
+                [(key,) for key in keys],
+            )
+
+    def beat(self) -> None:
+        """Say that the owner of this list is alive."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE items SET beat = ? WHERE owner = ? AND status = 'running'", (time.time(), self.owner)
+            )
+
+    def take_up_lost(self) -> list[str]:
+        """Let items wait again whose claimants are gone: ended on this host, or silent for too long on another."""
+        with self._writing() as connection:
+            rows = connection.execute("SELECT key, owner, beat FROM items WHERE status = 'running'").fetchall()
+            lost = [key for key, owner, beat in rows if _gone(owner, beat)]
+            connection.executemany(
+                "UPDATE items SET status = 'waiting', owner = NULL WHERE key = ?", [(key,) for key in lost]
+            )
+        return lost
+
+    def agree_with(self, done: Iterable[str], failed: Mapping[str, str]) -> None:
+        """Follow the record: results decide what is done or has failed; `failed` has the reasons by key.
+
+        What has no result waits again. What needs something that had failed gives that another try.
+        """
+        done = set(done)
+        with self._writing() as connection:
+            rows = connection.execute(
+                "SELECT key, status FROM items WHERE kind = 'cell' AND key IN (SELECT key FROM wanted)"
+            ).fetchall()
+            for key, status in rows:
+                recorded = DONE if key in done else FAILED if key in failed else WAITING
+                if recorded != status and (status != RUNNING or recorded == DONE):
+                    connection.execute(
+                        "UPDATE items SET status = ?, owner = NULL, reason = ? WHERE key = ?",
+                        (recorded, failed.get(key, ""), key),
+                    )
+            for _ in range(2):  # demonstrations that a policy needs that a shifted cell needs
+                connection.execute(
+                    "UPDATE items SET status = 'waiting', failures = 0, losses = 0 WHERE status = 'failed' AND key IN "
+                    "(SELECT needs FROM items WHERE status = 'waiting' AND key IN (SELECT key FROM wanted))"
+                )
+
+    def states(self) -> dict[str, tuple[str, str]]:
+        """Status and reason of every item that this process has added, by key."""
+        rows = self._connection.execute("SELECT key, status, reason FROM items WHERE key IN (SELECT key FROM wanted)")
+        return {key: (status, reason) for key, status, reason in rows}
+
+    def seconds(self) -> dict[str, float]:
+        """How long each item took that is done, by key."""
+        return dict(self._connection.execute("SELECT key, seconds FROM items WHERE status = 'done'"))
+
+    @staticmethod
+    def _item(connection: sqlite3.Connection, key: str) -> Item:
+        columns = "key, kind, needs, encoder, store, failures"
+        row = connection.execute(f"SELECT {columns} FROM items WHERE key = ?", (key,)).fetchone()
+        return Item(**dict(zip(columns.split(", "), row, strict=True)))
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        # IMMEDIATE takes the lock for writing before anything is read: two claims cannot see the same item waiting.
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._connection
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+
+def process_name() -> str:
+    """`<host>/<process id>/<when it started>`, so that a number that is used again is not taken for the same process."""
+    return f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"
+
+
+def _gone(owner: str | None, beat: float | None) -> bool:
+    if owner is None or beat is None:
+        return True
+    host, process, started = owner.rsplit("/", 2)
+    if host == socket.gethostname() and process.isdecimal():
+        return _started(int(process)) != started
+    return time.time() - beat > LEASE_S
+
+
+def _started(process: int) -> str:
+    """When a process started, in the kernel's ticks; empty where it is gone or a zombie."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return ""
+    values = text.rpartition(")")[2].split()
+    return "" if values[0] in "ZX" else values[19]
+
+
+def file_name(key: str) -> str:
+    """A cell's name in files: readable, and as unique as its key."""
+    plain = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in key)
+    return f"{plain[-100:].lstrip('-.')}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+
+
+def result_path(folder: Path, key: str) -> Path:
+    """Where the result of a cell lies."""
+    return folder / RESULTS / f"{file_name(key)}.json"
+
+
+def save_result(folder: Path, result: CellResult) -> None:
+    """Write a cell's result, all or nothing."""
+    write_json(result_path(folder, result.cell.key), result.record())
+
+
+def load_result(path: Path) -> CellResult:
+    """The result in a file.
+
+    Raises:
+        UserError: it is damaged, no result, or of a newer version.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            raise UserError("no benchmark result: expected a group of values")
+        return read_result(record)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}): delete it, and its cell runs again") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def load_results(folder: Path) -> list[CellResult]:
+    """The results of all cells that are done or have failed, in the order of cells.
+
+    Raises:
+        UserError: there is no benchmark in the folder, or one of its files is damaged or of a newer version.
+    """
+    if not (folder / RESULTS).is_dir():
+        raise UserError(f"{folder} holds no results of a benchmark: it has no folder {RESULTS}/")
+    return sorted((load_result(path) for path in (folder / RESULTS).glob("*.json")), key=lambda result: result.cell)

@@ -1,0 +1,108 @@
+"""From a suite to a plan: every recipe is what `embodied train` would run with the suite's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from embodied.bench.plan import Plan, Recipe, plan_tasks, recipe_key
+from embodied.bench.suite import LEARNS_ALONG, SHIFT, Suite, SuiteTask
+from embodied.cli.config import CONFIG_MODULE, compose_config
+from embodied.core.errors import UsageError
+from embodied.core.files import hash_json
+from embodied.core.run_folder import versions
+
+
+def source_of(suite: Suite) -> str:
+    """Hash of all that a plan is made from: the suite, the defaults of the settings, the versions of packages."""
+    return hash_json({"suite": repr(suite), "defaults": _defaults(), "versions": versions()})
+
+
+def _defaults() -> dict[str, str]:
+    folder = files(CONFIG_MODULE)
+    groups = (folder, folder.joinpath("env"), folder.joinpath("policy"))
+    return {
+        f"{group.name}/{entry.name}": entry.read_text(encoding="utf-8")
+        for group in groups
+        for entry in group.iterdir()
+        if entry.name.endswith(".yaml") and (group != folder or entry.name == "train.yaml")
+    }
+
+
+def make_plan(suite: Suite) -> Plan:
+    """Resolve every setting of a suite.
+
+    Raises:
+        UsageError: a setting, task, camera or expert does not exist or makes no sense; names the task.
+    """
+    from embodied.bench.policy_episodes import REPORT_SEEDS, SEEDS_PER_RUN, SELECTION_SEEDS
+
+    recipes: dict[str, Recipe] = {}
+    for task in suite.tasks:
+        for variant in (name for name in task.variants if not name.startswith(SHIFT)):
+            for name, controller in suite.controllers.items():
+                layers = [suite.settings, controller, task.settings]
+                key = recipe_key(task.env, task.task, variant, name)
+                recipes[key] = _recipe(key, task, variant, layers)
+                extra = suite.exceptions.get(LEARNS_ALONG)
+                if extra and name in suite.controllers_of(LEARNS_ALONG):
+                    key = recipe_key(task.env, task.task, variant, name, LEARNS_ALONG)
+                    recipes[key] = _recipe(key, task, variant, [*layers, extra])
+    return Plan(
+        suite={"name": suite.name, "description": suite.description},
+        tasks=plan_tasks(suite),
+        controllers=list(suite.controllers),
+        baselines={encoder: list(names) for encoder, names in suite.baselines.items()},
+        recipes=recipes,
+        seeds={"report": REPORT_SEEDS, "selection": SELECTION_SEEDS, "per_run": SEEDS_PER_RUN},
+        source=source_of(suite),
+    )
+
+
+def _recipe(key: str, task: SuiteTask, variant: str, layers: Sequence[Mapping[str, Any]]) -> Recipe:
+    from embodied.bench.recipes import recipe_of
+    from embodied.bench.reinforcement import AGENTS
+    from embodied.cli.settings import collect_options, make_experiment, make_reinforcement, probe_env
+
+    demos = max(task.demos)
+    settings: dict[str, Any] = {"task": task.task, "env.visuals": variant}
+    for layer in layers:
+        settings.update(layer)
+    overrides = [f"env={task.env}"]
+    if "policy" in settings:
+        overrides.append(f"policy={settings.pop('policy')}")
+    overrides += [f"{name}={override_text(value)}" for name, value in settings.items()]
+    overrides += [f"demos={demos}"] if demos else []
+    try:
+        config = compose_config("train", overrides)
+        agent = str(config.policy._target_).startswith(AGENTS)
+        experiment = make_reinforcement(config) if agent else make_experiment(config)
+        if not agent and not demos:
+            raise UsageError("demos: behaviour cloning needs demonstrations, got 0")
+        collect = {**collect_options(config), "episodes": demos} if experiment.store is not None else {}
+        return recipe_of(experiment, collect, proprioception=bool(probe_env(experiment.env).spec_of_task.state))
+    except UsageError as error:
+        raise UsageError(f"{key}: {error}") from error
+
+
+def override_text(value: Any) -> str:
+    """A value in Hydra's grammar.
+
+    Raises:
+        UsageError: it has no form there.
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {override_text(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, Sequence):
+        return "[" + ", ".join(override_text(each) for each in value) + "]"
+    raise UsageError(f"a setting must be a number, a text, a list or a group, got {value!r}")

@@ -1,0 +1,1 @@
+"""Text encoders: instructions as vectors, frozen."""

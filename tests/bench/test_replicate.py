@@ -1,0 +1,141 @@
+"""Claims of papers: presets that make sense, and verdicts that say no more than the results do."""
+
+import json
+
+import pytest
+from bench_results import result
+
+from embodied.bench.replicate import (
+    OPPOSITE,
+    SAME,
+    UNDECIDED,
+    UNTESTED,
+    check_replication,
+    judge,
+    load_replication,
+    preset_names,
+)
+from embodied.bench.replicate_report import verdict_table, write_replication
+from embodied.cli.bench_plan import make_plan
+from embodied.cli.main import main
+from embodied.core.errors import UsageError
+
+TASKS = ("hammer-v3", "assembly-v3")
+
+
+def results(rates, *, seeds=5, variant="static"):
+    """Runs whose rates differ a little by seed."""
+    return [
+        result(encoder, task, seed, rate=rate + 0.05 * (seed % 2), variant=variant)
+        for encoder, rate in rates.items()
+        for task in TASKS
+        for seed in range(seeds)
+    ]
+
+
+@pytest.mark.parametrize("name", ["mvp", "lfs"])
+def test_presets_make_sense(name):
+    replication = load_replication(name)
+    check_replication(replication)
+    assert replication.url.startswith("https://arxiv.org/abs/")
+    assert all(claim.claim and claim.theirs for claim in replication.claims)
+    plan = make_plan(replication.suite)
+    cells = plan.cells(replication.encoders, [0])
+    assert {cell.encoder for cell in cells} >= {"default", "random", "scratch", "state", "pixels"}
+
+
+def test_presets_are_listed(capsys):
+    assert set(preset_names()) == {"mvp", "lfs"}
+    assert main(["replicate", "list"]) == 0
+    assert "mvp" in capsys.readouterr().out
+
+
+def test_a_claim_that_carries_over():
+    verdicts = judge(load_replication("mvp"), results({"default": 0.8, "random": 0.2, "state": 0.85}))
+    assert [verdict.status for verdict in verdicts] == [SAME, UNTESTED, SAME]
+    assert verdicts[0].duel.overall.difference == pytest.approx(0.6)
+    assert "roles='{supervised: hf:...}'" in verdicts[1].reason
+
+
+def test_a_claim_that_turns_around():
+    verdicts = judge(load_replication("mvp"), results({"default": 0.2, "random": 0.5, "state": 0.9}))
+    assert [verdict.status for verdict in verdicts] == [OPPOSITE, UNTESTED, OPPOSITE]
+
+
+def test_what_seeds_could_turn_is_undecided():
+    noisy = [
+        *results({"state": 0.9}),
+        *(result("default", task, seed, rate=(0.2, 0.8, 0.3)[seed % 3]) for task in TASKS for seed in range(5)),
+        *(result("random", task, seed, rate=(0.5, 0.3, 0.2)[seed % 3]) for task in TASKS for seed in range(5)),
+    ]
+    verdict = judge(load_replication("mvp"), noisy)[0]
+    assert verdict.status == UNDECIDED
+    assert "leaning towards the claim" in verdict.reason
+    assert "seeds would tell" in verdict.reason
+
+
+def test_a_single_seed_decides_nothing():
+    verdict = judge(load_replication("mvp"), results({"default": 0.9, "random": 0.1, "state": 0.9}, seeds=1))[0]
+    assert verdict.status == UNDECIDED
+    assert "single seed" in verdict.reason
+
+
+def test_competitive_is_within_the_margin():
+    rates = {"default": 0.6, "scratch": 0.55}
+    both = results(rates) + results(rates, variant="varied")
+    verdicts = judge(load_replication("lfs"), both)
+    assert [verdict.status for verdict in verdicts] == [SAME, UNTESTED, UNTESTED, SAME]
+    worse = results({"default": 0.6, "scratch": 0.3}) + results(rates, variant="varied")
+    assert judge(load_replication("lfs"), worse)[0].status == OPPOSITE
+
+
+def test_failed_cells_leave_a_claim_untested():
+    cells = results({"default": 0.8, "random": 0.2})
+    gone = [each for each in cells if each.cell.encoder == "default" or each.cell.seed > 9]
+    broken = judge(load_replication("mvp"), gone)[0]
+    assert (broken.status, broken.reason) == (UNTESTED, "random / mlp was not run")
+
+
+def test_roles_can_be_filled():
+    replication = load_replication("mvp", {"supervised": "pixels"})
+    verdicts = judge(replication, results({"default": 0.8, "random": 0.2, "state": 0.9, "pixels": 0.3}))
+    assert verdicts[1].status == SAME
+    assert replication.encoders == ["default"]  # pixels is a baseline anyway
+    with pytest.raises(UsageError, match="did you mean supervised"):
+        load_replication("mvp", {"supervized": "pixels"})
+    with pytest.raises(UsageError, match="did you mean mvp"):
+        load_replication("mvpp")
+
+
+def test_page_and_record(tmp_path):
+    replication = load_replication("mvp")
+    verdicts = judge(replication, results({"default": 0.8, "random": 0.2, "state": 0.85}))
+    page = write_replication(tmp_path, replication, verdicts, 1234.0).read_text()
+    assert "same direction" in page
+    assert "not tested" in page
+    assert "2203.06173" in page
+    assert "21 min" in page
+    record = json.loads((tmp_path / "replicate.json").read_text())
+    assert [each["status"] for each in record["verdicts"]] == ["same direction", "not tested", "same direction"]
+    assert record["verdicts"][0]["better"] == "default/mlp"
+    assert record["seconds"] == 1234.0
+    assert verdict_table(replication, verdicts).row_count == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mvpp"], "did you mean mvp"),
+        (["mvp", "suite=quick"], "a preset has its own"),
+        (["mvp", "encoders=[default]"], "a preset has its own"),
+        (["mvp", "roles={supervized: random}"], "did you mean supervised"),
+        (["mvp", "roles=random"], "roles must be a group"),
+        (["mvp", "seeds=0"], "at least 1"),
+        (["mvp", "--fast"], "unknown option"),
+    ],
+)
+def test_mistakes(capsys, arguments, message):
+    assert main(["replicate", *arguments]) == 2
+    err = " ".join(capsys.readouterr().err.split())
+    assert message in err
+    assert "Traceback" not in err
