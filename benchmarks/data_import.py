@@ -46,9 +46,10 @@ def compare_import(folder: Path, path: Path) -> None:
             best[name] = min(best[name], seconds(function))
     for name, (wall, used) in best.items():
         print(f"{name:23} {wall:5.2f} s, of processors {used:5.2f} s")
-    whole, cores = best.pop("import"), len(os.sched_getaffinity(0))
+    (whole, used), cores = best.pop("import"), len(os.sched_getaffinity(0))
+    print(f"import, {cores} processors of which need {used / cores:.2f} s at least, takes:")
     for name, (wall, _) in best.items():
-        print(f"import is {whole[0] / wall:.2f} x {name}; {cores} processors allow {whole[1] / cores / wall:.2f} x")
+        print(f"{whole / wall:5.2f} x {name}")
     compare_colours(folder, EpisodeStore.open(path))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from embodied.bench.cells import CellResult
 from embodied.bench.plan import PLAN, load_plan
-from embodied.bench.work_list import RESULTS, load_results
+from embodied.bench.result_files import RESULTS, load_results
 from embodied.core.errors import UserError
 
 

@@ -9,20 +9,10 @@ from pathlib import Path
 from embodied.bench.cells import Cell, CellResult
 from embodied.bench.launchers.crew import Crew
 from embodied.bench.plan import Plan, load_plan, require_same_protocol, save_plan
+from embodied.bench.result_files import RESULTS, load_result, load_results, result_path, save_result
 from embodied.bench.schedule import Schedule, Tally, Watcher
 from embodied.bench.suite import SHIFT
-from embodied.bench.work_list import (
-    COLLECT,
-    DONE,
-    FAILED,
-    RESULTS,
-    Item,
-    WorkList,
-    load_result,
-    load_results,
-    result_path,
-    save_result,
-)
+from embodied.bench.work_list import COLLECT, DONE, FAILED, Item, WorkList
 from embodied.core.errors import UserError
 from embodied.core.files import write_text
 from embodied.core.run_folder import environment_text, versions

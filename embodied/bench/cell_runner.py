@@ -13,17 +13,18 @@ from typing import Any
 import torch
 import yaml
 
-from embodied.bench import reinforcement
 from embodied.bench.cells import Cell, CellResult, Episode
 from embodied.bench.collection import collect_into
-from embodied.bench.experiment import Experiment, report_final
-from embodied.bench.phases import Phases, run_phases
+from embodied.bench.experiment import Experiment
+from embodied.bench.phases import Phases, report_episodes, run_phases
 from embodied.bench.plan import Plan, Recipe, load_plan
 from embodied.bench.recipes import Place, experiment_of
+from embodied.bench.reinforcement import Reinforcement
+from embodied.bench.result_files import RUNS, file_name, save_result
 from embodied.bench.results import save_outcomes
 from embodied.bench.session import KeptSession
 from embodied.bench.suite import MANDATORY, SHIFT
-from embodied.bench.work_list import COLLECT, RUNS, Item, file_name, save_result
+from embodied.bench.work_list import COLLECT, Item
 from embodied.core.errors import UserError
 from embodied.core.files import hash_json, write_text
 from embodied.core.reporting import SilentReporter
@@ -114,7 +115,7 @@ class CellRunner:
         (path / ERROR).unlink(missing_ok=True)
         return self._result(cell, experiment, run, encoder_fingerprint)
 
-    def _require_same_encoder(self, cell: Cell, experiment: Experiment | reinforcement.Reinforcement) -> str:
+    def _require_same_encoder(self, cell: Cell, experiment: Experiment | Reinforcement) -> str:
         """The frozen encoder's fingerprint, which must be that of the cells before; empty of one that learns along."""
         if getattr(experiment.frozen_encoder, "trainable", False):
             return ""
@@ -144,15 +145,12 @@ class CellRunner:
         command = f"embodied bench suite={self._plan.name}, cell {cell.key}"
         return RunFolder.create(path, config_yaml=text, config_hash=decisive, command=command)
 
-    def _try_shifted(self, experiment: Experiment | reinforcement.Reinforcement, run: RunFolder, cell: Cell) -> None:
+    def _try_shifted(self, experiment: Experiment | Reinforcement, run: RunFolder, cell: Cell) -> None:
         """The policy of the static cell, under the shift."""
         static = RunFolder.open(self._run_path(replace(cell, variant="static")))
-        report = reinforcement.report_final if isinstance(experiment, reinforcement.Reinforcement) else report_final
         reporter = SilentReporter()
-        Phases(run, reporter).do(
-            "evaluate",
-            lambda: save_outcomes(run, report(experiment, static, reporter)),  # type: ignore[operator]
-        )
+        tried = Phases(run, reporter)
+        tried.do("evaluate", lambda: save_outcomes(run, report_episodes(experiment, static, reporter)))
 
     def _collect(self, recipe: Recipe) -> dict[str, Any]:
         path = self._place.stores / recipe.store
@@ -177,7 +175,7 @@ class CellRunner:
     def _result(
         self,
         cell: Cell,
-        experiment: Experiment | reinforcement.Reinforcement,
+        experiment: Experiment | Reinforcement,
         run: RunFolder,
         encoder_fingerprint: str,
     ) -> CellResult:
@@ -228,4 +226,3 @@ def cell_of(key: str) -> Cell:
         demos=int(demos),
         seed=int(seed),
     )
-

@@ -76,9 +76,7 @@ def _collect_into(
         shown.close()
     collect(
         store,
-        partial(
-            collect_episodes, env, behaviour["expert"], noise_std=float(behaviour["noise"]), num_workers=workers
-        ),
+        partial(collect_episodes, env, behaviour["expert"], noise_std=float(behaviour["noise"]), num_workers=workers),
         episodes=episodes,
         first_seed=int(behaviour["seed"]),
         only_successes=bool(behaviour["only_successes"]),

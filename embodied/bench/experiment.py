@@ -279,7 +279,7 @@ def train(experiment: Experiment, run: RunFolder, reporter: Reporter) -> Path:
 
 
 def select(experiment: Experiment, run: RunFolder, reporter: Reporter) -> dict[str, Any] | None:
-    """Success and score of every checkpoint on seeds of its own, and the best of them by score (the later of equals)."""
+    """Success and score of every checkpoint on seeds of its own, and the best of them by score, the later of equals."""
     if not experiment.selection_episodes:
         return None
     seeds = episode_seeds(SELECTION_SEEDS, experiment.seed, experiment.selection_episodes)

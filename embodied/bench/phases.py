@@ -1,4 +1,4 @@
-"""The phases of one experiment, each recorded when it is done: what `embodied train` and a benchmark's cell both run."""
+"""The phases of one experiment, each recorded when it is done: of `embodied train`, and of a benchmark's cell."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from embodied.bench.reinforcement import Reinforcement, learn
 from embodied.bench.results import save_outcomes, summarize, write_results
 from embodied.core.protocols import Reporter
 from embodied.core.run_folder import RunFolder, Stopwatch
+from embodied.training.evaluate import Outcome
 
 Collect = Callable[[], dict[str, Any]]  # makes sure of the demonstrations; JSON-able
 
@@ -31,9 +32,7 @@ class Phases:
             self._run.finish(name, result if result is not None else {}, watch.seconds)
 
 
-def run_phases(
-    experiment: Experiment | Reinforcement, run: RunFolder, reporter: Reporter, *, collect: Collect
-) -> None:
+def run_phases(experiment: Experiment | Reinforcement, run: RunFolder, reporter: Reporter, *, collect: Collect) -> None:
     """From the demonstrations or the first random action to the report; phases that are done are left out."""
     phases = Phases(run, reporter)
     if isinstance(experiment, Reinforcement):
@@ -43,9 +42,7 @@ def run_phases(
     phases.do("report", lambda: write_results(run, summarize(experiment, run)))
 
 
-def _reinforce(
-    phases: Phases, experiment: Reinforcement, run: RunFolder, reporter: Reporter, collect: Collect
-) -> None:
+def _reinforce(phases: Phases, experiment: Reinforcement, run: RunFolder, reporter: Reporter, collect: Collect) -> None:
     if experiment.store is not None:
         phases.do("collect", collect)
 
@@ -56,7 +53,7 @@ def _reinforce(
         return {"checkpoint": learn(experiment, run, reporter).name}
 
     phases.do("reinforce", reinforce_phase)
-    phases.do("evaluate", lambda: save_outcomes(run, reinforcement.report_final(experiment, run, reporter)))
+    phases.do("evaluate", lambda: save_outcomes(run, report_episodes(experiment, run, reporter)))
 
 
 def _imitate(phases: Phases, experiment: Experiment, run: RunFolder, reporter: Reporter, collect: Collect) -> None:
@@ -69,4 +66,11 @@ def _imitate(phases: Phases, experiment: Experiment, run: RunFolder, reporter: R
     phases.do("encode", encode_phase)
     phases.do("train", lambda: {"checkpoint": train(experiment, run, reporter).name})
     phases.do("select", lambda: select(experiment, run, reporter))
-    phases.do("evaluate", lambda: save_outcomes(run, report_final(experiment, run, reporter)))
+    phases.do("evaluate", lambda: save_outcomes(run, report_episodes(experiment, run, reporter)))
+
+
+def report_episodes(experiment: Experiment | Reinforcement, trained: RunFolder, reporter: Reporter) -> list[Outcome]:
+    """The reported episodes of the final policy in the run folder `trained`."""
+    if isinstance(experiment, Reinforcement):
+        return reinforcement.report_final(experiment, trained, reporter)
+    return report_final(experiment, trained, reporter)

@@ -13,7 +13,7 @@ from typing import Any
 
 from embodied.bench.cells import Cell, protocol_hash
 from embodied.bench.suite import LEARNS_ALONG, SHIFT, Suite, check_encoder_name
-from embodied.core.errors import UsageError, UserError
+from embodied.core.errors import UserError
 from embodied.core.files import write_json
 
 PLAN = "bench.json"
@@ -85,11 +85,9 @@ class Plan:
         """All cells of these encoders and of the baselines.
 
         Raises:
-            UsageError: an encoder's name is none, or stands there twice.
+            UsageError: an encoder's name is none.
         """
         named = list(dict.fromkeys([*self.baselines, *(check_encoder_name(encoder) for encoder in encoders)]))
-        if len(set(seeds)) < len(seeds):
-            raise UsageError(f"seeds: one stands there twice, got {list(seeds)}")
         return [cell for encoder in named for cell in self._cells_of(encoder, seeds)]
 
     def _cells_of(self, encoder: str, seeds: Sequence[int]) -> Iterator[Cell]:
@@ -180,6 +178,7 @@ def require_same_protocol(before: Plan, now: Plan, folder: Path) -> None:
     found = differences(json.loads(json.dumps(before.protocol)), json.loads(json.dumps(now.protocol)))
     more = f" (and {len(found) - 2} more)" if len(found) > 2 else ""
     raise UserError(
-        f"{folder} holds results of another protocol, {before.protocol_hash} and not {now.protocol_hash}, and one table "
-        f"must not mix them: {'; '.join(found[:2])}{more}. Choose another root=, or give the suite its old settings back"
+        f"{folder} holds results of another protocol, {before.protocol_hash} and not {now.protocol_hash}, and one "
+        f"table must not mix them: {'; '.join(found[:2])}{more}. Choose another root=, or give the suite its old "
+        "settings back"
     )

@@ -23,12 +23,12 @@ NOT_IN_A_RECIPE = (
     "store", "encoder", "demos", "seed", "shift", "device", "workers", "slots", "record", "cache", "cache_bytes",
     "session",
 )  # fmt: skip
-SLOTS = 8  # episodes side by side, the same number on every machine: batches of another size round otherwise
+SLOTS = 4  # episodes side by side, the same number on every machine: batches of another size round otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where cells run; no result depends on it.
+    """Where cells run; no result depends on it, but for the rounding of another device or number of threads.
 
     Args:
         device: `cpu`, `cuda`, `cuda:<n>`.
@@ -48,9 +48,7 @@ class Place:
         return self.cache / "stores"
 
 
-def recipe_of(
-    experiment: Experiment | Reinforcement, collect: Mapping[str, Any], *, proprioception: bool
-) -> Recipe:
+def recipe_of(experiment: Experiment | Reinforcement, collect: Mapping[str, Any], *, proprioception: bool) -> Recipe:
     """The recipe of an experiment's kind.
 
     Args:

@@ -131,7 +131,8 @@ def read_suite(content: Any, *, name: str) -> Suite:
     seeds = fields.get("seeds", 3)
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise UsageError(f"{where}: seeds must be a whole number of at least 1, got {seeds!r}")
-    tasks = tuple(_task(entry, fields, f"{where}: tasks[{number}]") for number, entry in enumerate(_list(fields["tasks"])))
+    entries = enumerate(_list(fields["tasks"]))
+    tasks = tuple(_task(entry, fields, f"{where}: tasks[{number}]") for number, entry in entries)
     names = [f"{task.env}/{task.task}" for task in tasks]
     if twice := sorted({each for each in names if names.count(each) > 1}):
         raise UsageError(f"{where}: tasks: {twice[0]} stands there twice, and its cells could not be told apart")

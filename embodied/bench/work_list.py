@@ -7,8 +7,6 @@ written whole or not at all: they, and not the list, are the record, and a lost 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import socket
 import sqlite3
@@ -18,11 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from embodied.bench.cells import CellResult, read_result
+from embodied.bench.result_files import RESULTS
 from embodied.core.errors import UserError
-from embodied.core.files import write_json
 
-LIST, RESULTS, RUNS = "work.sqlite", "results", "runs"
+LIST = "work.sqlite"
 LEASE_S = 60.0  # after so long without a heartbeat a claimant on another host is taken for dead
 FAILURES = 2  # one retry
 LOSSES = 3  # workers that an item may take with it
@@ -42,9 +39,10 @@ CREATE INDEX IF NOT EXISTS by_status ON items (status, position);
 # features and simulators are at hand; then an encoder that nobody else is at, since two would encode the same.
 CLAIM = """
 SELECT key FROM items AS item
-WHERE status = 'waiting' AND key IN (SELECT key FROM wanted) AND (needs IS NULL OR (SELECT status FROM items WHERE key = item.needs) = 'done')
+WHERE status = 'waiting' AND key IN (SELECT key FROM wanted)
+  AND (needs IS NULL OR (SELECT status FROM items WHERE key = item.needs) = 'done')
 ORDER BY kind != 'collect', NOT (encoder = :encoder AND store = :store), encoder != :encoder,
-  EXISTS (SELECT 1 FROM items AS other WHERE other.status = 'running' AND other.encoder = item.encoder), position
+  encoder IN (SELECT encoder FROM items WHERE status = 'running'), position
 LIMIT 1
 """
 
@@ -238,7 +236,7 @@ class WorkList:
 
 
 def process_name() -> str:
-    """`<host>/<process id>/<when it started>`, so that a number that is used again is not taken for the same process."""
+    """`<host>/<process id>/<when it started>`: a number that is used again is not taken for the same process."""
     return f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"
 
 
@@ -259,47 +257,3 @@ def _started(process: int) -> str:
         return ""
     values = text.rpartition(")")[2].split()
     return "" if values[0] in "ZX" else values[19]
-
-
-def file_name(key: str) -> str:
-    """A cell's name in files: readable, and as unique as its key."""
-    plain = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in key)
-    return f"{plain[-100:].lstrip('-.')}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-
-
-def result_path(folder: Path, key: str) -> Path:
-    """Where the result of a cell lies."""
-    return folder / RESULTS / f"{file_name(key)}.json"
-
-
-def save_result(folder: Path, result: CellResult) -> None:
-    """Write a cell's result, all or nothing."""
-    write_json(result_path(folder, result.cell.key), result.record())
-
-
-def load_result(path: Path) -> CellResult:
-    """The result in a file.
-
-    Raises:
-        UserError: it is damaged, no result, or of a newer version.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict):
-            raise UserError("no benchmark result: expected a group of values")
-        return read_result(record)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged ({error}): delete it, and its cell runs again") from error
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def load_results(folder: Path) -> list[CellResult]:
-    """The results of all cells that are done or have failed, in the order of cells.
-
-    Raises:
-        UserError: there is no benchmark in the folder, or one of its files is damaged or of a newer version.
-    """
-    if not (folder / RESULTS).is_dir():
-        raise UserError(f"{folder} holds no results of a benchmark: it has no folder {RESULTS}/")
-    return sorted((load_result(path) for path in (folder / RESULTS).glob("*.json")), key=lambda result: result.cell)

@@ -20,9 +20,10 @@ from embodied.bench.bench_runs import Hire, open_bench, run_bench
 from embodied.bench.cells import Cell
 from embodied.bench.launchers.crew import Crew, MakeRunner
 from embodied.bench.plan import Plan, load_plan
+from embodied.bench.result_files import load_results
 from embodied.bench.schedule import Tally
-from embodied.bench.suite import Suite, load_suite
-from embodied.bench.work_list import FAILED, load_results
+from embodied.bench.suite import Suite, check_encoder_name, load_suite
+from embodied.bench.work_list import FAILED
 from embodied.cli.bench_plan import make_plan, source_of
 from embodied.cli.bench_progress import BenchProgress
 from embodied.cli.config import compose_config, positive
@@ -91,9 +92,10 @@ def run_suite(suite: Suite, config: DictConfig, console: Console) -> Path:
     """
     seeds = chosen_seeds(config.seeds, suite.seeds)
     check_settings(config)
+    encoders = [check_encoder_name(str(name)) for name in config.encoders]
     folder = Path(config.root).expanduser() / suite.name
     plan = current_plan(suite, folder)
-    cells = plan.cells([str(name) for name in config.encoders], seeds)
+    cells = plan.cells(encoders, seeds)
     open_bench(folder, plan)
     console.print(f"folder [bold]{folder}[/], protocol {plan.protocol_hash}", highlight=False, soft_wrap=True)
     with BenchProgress(console) as progress:
@@ -124,6 +126,8 @@ def chosen_seeds(seeds: Any, default: int) -> list[int]:
         chosen = list(range(count))
     if not chosen or not all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in chosen):
         raise UsageError(f"seeds must be whole numbers of at least 0, got {chosen}")
+    if len(set(chosen)) < len(chosen):
+        raise UsageError(f"seeds: one stands there twice, got {chosen}")
     return chosen
 
 
@@ -137,18 +141,24 @@ def check_settings(config: DictConfig) -> None:
         raise UsageError(f"videos must be 0 or more, got {config.videos!r}")
     if config.gpu_gb <= 0:
         raise UsageError(f"gpu_gb must be positive, got {config.gpu_gb}")
-    if config.launcher_options and config.launcher == "local":
-        raise UsageError(f"launcher_options are for launcher=ray and launcher=slurm, got {config.launcher_options}")
+    options = config.launcher_options
+    if options is not None and not OmegaConf.is_dict(options):
+        raise UsageError(f"launcher_options must be a group of settings, '{{name: value}}', got {options!r}")
+    if options and config.launcher == "local":
+        raise UsageError(f"launcher_options are for launcher=ray and launcher=slurm, got {options}")
+    if config.device not in ("auto", "cpu"):
+        from embodied.cli.settings import resolve_device  # which loads torch
+
+        resolve_device(str(config.device))
 
 
 def hire_for(config: DictConfig, folder: Path, *, filmed: Sequence[int]) -> Hire:
     """Who does the work, hired when there is some."""
 
     def hire(waiting: int) -> Crew:
-        from embodied.cli.settings import cache_bytes, resolve_cache, resolve_device
+        from embodied.cli.settings import cache_bytes, resolve_cache
 
         device = str(config.device)
-        resolve_device(device)  # refuses what is not here
         cache, most = resolve_cache(config), cache_bytes(config)
 
         def runner(devices: Sequence[str], processes: int, threads: int) -> MakeRunner:
@@ -158,7 +168,7 @@ def hire_for(config: DictConfig, folder: Path, *, filmed: Sequence[int]) -> Hire
             place = Place(processes=processes, threads=threads, cache=cache.absolute(), cache_bytes=most)
             return MakeCellRunner(folder.absolute(), place, list(devices), list(filmed))
 
-        options: Any = OmegaConf.to_container(config.launcher_options)
+        options: dict[str, Any] = dict(config.launcher_options or {})
         if config.launcher == "local":
             from embodied.bench.launchers.local import LocalCrew, devices_of_workers
             from embodied.envs.worker_processes import usable_cores
@@ -189,5 +199,6 @@ def closing_line(cells: Sequence[Cell], tally: Tally) -> str:
         return f"all of {len(cells)} cells have results"
     return (
         f"{tally.items} items in {tally.item_seconds:.0f} s of workers; the schedule added "
-        f"{tally.overhead_seconds:.1f} s ({tally.overhead:.1%}), workers had nothing to do for {tally.idle_seconds:.0f} s"
+        f"{tally.overhead_seconds:.1f} s ({tally.overhead:.1%}), workers had nothing to do for "
+        f"{tally.idle_seconds:.0f} s"
     )

@@ -65,10 +65,10 @@ class BenchProgress:
         self._bar.update(self._task, completed=done)
         again = ", once more" if status == WAITING else ""
         told = f": {escape(reason)}{again}" if reason else ""
-        left = "" if self._console.is_terminal else f"  ({done} of {len(self._states)}{', ' * bool(self._left())}{self._left()})"
-        self._console.print(
-            f"{MARKS[status]} {escape(item.key)}  {seconds:.1f} s{told}{left}", highlight=False, soft_wrap=True
-        )
+        line = f"{MARKS[status]} {escape(item.key)}  {seconds:.1f} s{told}"
+        if not self._console.is_terminal:
+            line += f"  ({', '.join(filter(None, [f'{done} of {len(self._states)}', self._left()]))})"
+        self._console.print(line, highlight=False, soft_wrap=True)
 
     def tick(self) -> None:
         names = ", ".join(name.rpartition("/")[2] for name, count in self._running.items() if count)

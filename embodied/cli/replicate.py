@@ -21,7 +21,7 @@ from rich.table import Table
 
 from embodied.bench.replicate import check_replication, judge, load_replication, preset_names
 from embodied.bench.replicate_report import computing_seconds, verdict_table, write_replication
-from embodied.bench.work_list import load_results
+from embodied.bench.result_files import load_results
 from embodied.cli.bench_arguments import compose_sub_verb
 from embodied.cli.data import quoted
 from embodied.core.errors import UsageError

@@ -207,6 +207,7 @@ def make_reinforcement(config: DictConfig) -> Reinforcement:
     """The experiment that `embodied train policy=<agent>` runs."""
     names = ("steps", "num_envs", "checkpoint_every")
     positive(config, "episodes", *(f"reinforce.{name}" for name in names))
+    numbers: dict[str, Any] = {name: int(config.reinforce[name]) for name in names}
     if not isinstance(config.evaluate.selection_episodes, int) or config.evaluate.selection_episodes < 0:
         raise UsageError(f"evaluate.selection_episodes must be 0 or more, got {config.evaluate.selection_episodes!r}")
     episode_seeds(REPORT_SEEDS, int(config.seed), int(config.episodes))  # refuses what would reach into other seeds
@@ -234,7 +235,7 @@ def make_reinforcement(config: DictConfig) -> Reinforcement:
         cache_bytes=cache_bytes(config),
         settings={str(key): value for key, value in policy.items() if key != "_target_"},
         feature=str(config.reinforce.feature),
-        **{name: int(config.reinforce[name]) for name in names},
+        **numbers,
         selection_episodes=int(config.evaluate.selection_episodes),
         episodes=int(config.episodes),
         shift={"shift": config.evaluate.shift, "shift_strength": config.evaluate.shift_strength},

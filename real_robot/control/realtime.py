@@ -41,25 +41,22 @@ def real_time(wanted: RealTime) -> Iterator[tuple[str, ...]]:
     """
     refused: list[str] = []
     collecting = gc.isenabled()
-    policy, priority, cpus = _schedule()
     if wanted.freeze_garbage:
         gc.collect()
         gc.freeze()
         gc.disable()
     locked = wanted.lock_memory and _lock_memory(refused)
-    if wanted.cpu is not None:
-        _pin(wanted.cpu, refused)
-    if wanted.priority is not None:
-        # Last: what is started before must not inherit it, and nothing may starve while this is set up.
-        _set_fifo(wanted.priority, refused)
+    cpus = _pin(wanted.cpu, refused) if wanted.cpu is not None else None
+    # Last: what is started before must not inherit it, and nothing may starve while this is set up.
+    before = _set_fifo(wanted.priority, refused) if wanted.priority is not None else None
     for what in refused:
         _logger.warning("real time: %s; going on without", what)
     try:
         yield tuple(refused)
     finally:
-        if wanted.priority is not None and sys.platform == "linux":
-            os.sched_setscheduler(0, policy, os.sched_param(priority))
-        if wanted.cpu is not None and sys.platform == "linux":
+        if before is not None:
+            _restore(*before)
+        if cpus is not None:
             os.sched_setaffinity(0, cpus)
         if locked:
             ctypes.CDLL(None).munlockall()
@@ -69,31 +66,39 @@ def real_time(wanted: RealTime) -> Iterator[tuple[str, ...]]:
                 gc.enable()
 
 
-def _schedule() -> tuple[int, int, set[int]]:
-    if sys.platform != "linux":
-        return 0, 0, set()
-    return os.sched_getscheduler(0), os.sched_getparam(0).sched_priority, os.sched_getaffinity(0)
-
-
-def _pin(cpu: int, refused: list[str]) -> None:
+def _pin(cpu: int, refused: list[str]) -> set[int] | None:
+    """The CPUs before, or None where it was refused."""
     if sys.platform != "linux":
         refused.append("pinning to a CPU is Linux only")
-        return
+        return None
+    before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {cpu})
     except OSError as error:
         refused.append(f"CPU {cpu} was not granted ({error})")
+        return None
+    return before
 
 
-def _set_fifo(priority: int, refused: list[str]) -> None:
+def _set_fifo(priority: int, refused: list[str]) -> tuple[int, int] | None:
+    """Policy and priority before, or None where it was refused."""
     if sys.platform != "linux":
         refused.append("SCHED_FIFO is Linux only")
-        return
-    flags = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+        return None
+    before = os.sched_getscheduler(0), os.sched_getparam(0).sched_priority
     try:
-        os.sched_setscheduler(0, flags, os.sched_param(priority))
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
     except (OSError, ValueError) as error:
         refused.append(f"SCHED_FIFO {priority} was not granted ({error}): allow rtprio in limits.conf or CAP_SYS_NICE")
+        return None
+    return before
+
+
+def _restore(policy: int, priority: int) -> None:
+    try:
+        os.sched_setscheduler(0, policy, os.sched_param(priority))
+    except PermissionError:  # only the privileged may let children inherit again
+        os.sched_setscheduler(0, policy | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
 
 
 def _lock_memory(refused: list[str]) -> bool:

@@ -37,6 +37,8 @@ class Seqlock:
         slot = self.size(capacity) // 2
         self._slots = tuple(memory[i * slot : (i + 1) * slot] for i in range(2))
         self._counters = tuple(slot[:8].cast("Q") for slot in self._slots)
+        self._seen: Value | None = None
+        self._written: int | None = None
 
     @staticmethod
     def size(capacity: int) -> int:
@@ -52,8 +54,10 @@ class Seqlock:
         """
         if len(data) > self.capacity:
             raise ValueError(f"a value of {len(data)} bytes does not fit into {self.capacity}")
-        newest = self.read()
-        number = (newest.number if newest else 0) + 1
+        if self._written is None:
+            newest = self.read()
+            self._written = newest.number if newest else 0
+        number = self._written + 1
         slot, counter = self._slots[number % 2], self._counters[number % 2]
         odd = counter[0] | 1  # odd already where a writer died in this slot
         counter[0] = odd
@@ -61,18 +65,22 @@ class Seqlock:
         _HEAD.pack_into(slot, 0, odd, number, len(data), check)
         slot[_HEAD.size : _HEAD.size + len(data)] = data
         counter[0] = odd + 1
+        self._written = number
         return number
 
     def read(self, *, tries: int = 10) -> Value | None:
-        """The newest whole value, or None: none was written yet, or a writer was in the way `tries` times."""
+        """The newest whole value, never an older one than before; None before the first.
+
+        A slot that is being written is looked at `tries` times, after which its writer counts as dead.
+        """
         for _ in range(tries):
             values = [self._read_slot(i) for i in range(2)]
-            whole = [value for value in values if isinstance(value, Value)]
-            if whole:
-                return max(whole, key=lambda value: value.number)
-            if not any(values):
-                return None
-        return None
+            for value in values:
+                if isinstance(value, Value) and (self._seen is None or value.number > self._seen.number):
+                    self._seen = value
+            if not any(value is True for value in values):
+                break
+        return self._seen
 
     def _read_slot(self, index: int) -> Value | bool:
         """The slot's value; True where it is being written, False where there is none."""

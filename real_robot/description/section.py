@@ -23,7 +23,7 @@ class Section:
         self.path, self.problems = path, problems
         if not isinstance(content, dict):
             self.problem("", f"expected a mapping, got {type(content).__name__}")
-            content = {}
+            content, self.problems = {}, []  # what follows from it is no mistake of its own
         self._content: dict[str, Any] = {str(key): value for key, value in content.items()}
         self._known: list[str] = []
 
@@ -115,11 +115,11 @@ class Section:
         """A list of `count` finite numbers."""
         value = self._take(key, _REQUIRED)
         if value is _REQUIRED:
-            return (0.0,) * count
+            return tuple(map(float, range(count)))
         good = isinstance(value, list) and len(value) == count
         if not good or not all(isinstance(x, int | float) and math.isfinite(x) for x in value):
             self.problem(key, f"expected a list of {count} finite numbers, got {value!r}")
-            return (0.0,) * count
+            return tuple(map(float, range(count)))
         return tuple(float(x) for x in value)
 
     def names(self, key: str, valid: Sequence[str], *, default: Sequence[str]) -> tuple[str, ...]:

@@ -10,19 +10,20 @@ import struct as packing
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from embodied.real_robot.messages.definitions import NUMBERS, PACKING
+from embodied.real_robot.messages.definition import NUMBERS, PACKING
 from embodied.real_robot.messages.structs import DURATION, HEADER, TIME, Field, Struct, element_size
 from embodied.real_robot.messages.values import Message, class_of
 
 MAX_VALUES = 200_000
 """Of one message, where an array of numbers counts once: what a hostile packet can make this program allocate."""
 
-_NATIVE = "<" if sys.byteorder == "little" else ">"
-_ORDERS = {b"\x00\x00": ">", b"\x00\x01": "<"}  # by encapsulation; the others are XCDR 2 and parameter lists
+Order = Literal["<", ">"]
+_NATIVE: Order = "<" if sys.byteorder == "little" else ">"
+_ORDERS: dict[bytes, Order] = {b"\x00\x00": ">", b"\x00\x01": "<"}  # by encapsulation; others are XCDR 2's
 
 
 class MessageError(ValueError):
@@ -37,7 +38,7 @@ class Cursor:
 
     __slots__ = ("aligned", "buffer", "order", "position", "values")
 
-    def __init__(self, buffer: memoryview, order: str, *, aligned: bool) -> None:
+    def __init__(self, buffer: memoryview, order: Order, *, aligned: bool) -> None:
         self.buffer, self.order, self.aligned = buffer, order, aligned
         self.position = self.values = 0
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from embodied.real_robot.messages.cdr_reading import MessageError, ros1_kind
-from embodied.real_robot.messages.definitions import INTEGERS, NUMBERS, PACKING
+from embodied.real_robot.messages.definition import INTEGERS, NUMBERS, PACKING
 from embodied.real_robot.messages.structs import HEADER, Field, Struct
 from embodied.real_robot.messages.values import Message
 
@@ -147,7 +147,7 @@ def _write_numbers(kind: str, output: Output, values: Any) -> None:
     dtype = np.dtype(NUMBERS[kind]).newbyteorder("<")
     array = _numbers(kind, dtype, values)
     if array.size:  # an empty sequence is not aligned
-        output.put(memoryview(np.ascontiguousarray(array, dtype)).cast("B"), dtype.itemsize)
+        output.put(np.ascontiguousarray(array, dtype).data.cast("B"), dtype.itemsize)
 
 
 def _numbers(kind: str, dtype: np.dtype, values: Any) -> np.ndarray:

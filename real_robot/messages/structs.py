@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embodied.core.errors import UserError, unknown_name
-from embodied.real_robot.messages.definitions import (
+from embodied.real_robot.messages.definition import (
     NUMBERS,
     Definition,
     DefinitionError,

@@ -11,7 +11,7 @@ import json
 from functools import cache
 from typing import Any
 
-from embodied.real_robot.messages.definitions import FieldDefinition
+from embodied.real_robot.messages.definition import FieldDefinition
 from embodied.real_robot.messages.structs import Struct
 
 # type_description_interfaces/msg/FieldType; `char` of a .msg file is uint8.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from embodied.real_robot.messages.definitions import NUMBERS
+from embodied.real_robot.messages.definition import NUMBERS
 from embodied.real_robot.messages.structs import DURATION, HEADER, TIME, Field, Struct, standard_definitions
 
 NS = 1_000_000_000

@@ -7,7 +7,6 @@ publishes no `ros_discovery_info`), and there are no parameter services.
 from __future__ import annotations
 
 import ctypes
-import ipaddress
 import logging
 import re
 import threading
@@ -15,10 +14,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from embodied.core.errors import UsageError, UserError
+from embodied.core.errors import UsageError
 from embodied.real_robot.messages.structs import Definitions, standard_definitions
 from embodied.real_robot.messages.type_hash import type_hash
 from embodied.real_robot.transports.clocks import SystemClock
+from embodied.real_robot.transports.dds_domains import DOMAINS
 from embodied.real_robot.transports.dds_library import (
     ANY_STATE,
     DATA,
@@ -47,13 +47,6 @@ LOOPBACK = "127.0.0.1"
 _WAKE_NS = 500_000_000  # a wait ends by itself; only a safeguard, since closing wakes it
 _MOST_TAKEN = 16  # packets of one topic before the others have their turn
 _INTERFACE = re.compile(r"[\w.:-]{1,64}", re.ASCII)
-# AllowInvalidTryConstruct: without it, Cyclone 11 does not see endpoints of Cyclone 0.10 that have type information.
-_CONFIG = """<CycloneDDS xmlns="https://cdds.io/config"><Domain Id="any">
-<General><Interfaces><NetworkInterface {by}="{interface}" multicast="true"/></Interfaces>
-<MaxMessageSize>65500B</MaxMessageSize></General>
-<Discovery><ParticipantIndex>auto</ParticipantIndex><MaxAutoParticipantIndex>100</MaxAutoParticipantIndex></Discovery>
-<Compatibility><AllowInvalidTryConstruct>true</AllowInvalidTryConstruct></Compatibility>
-<Internal><MaxSampleSize>{largest}B</MaxSampleSize></Internal></Domain></CycloneDDS>"""
 
 
 def open_transport(
@@ -82,47 +75,6 @@ def open_transport(
     return DdsTransport(domain or 0, interface, definitions or standard_definitions())
 
 
-class _Domains:
-    """Domains of this process: Cyclone configures each once, however many transports use it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: dict[int, tuple[str, int, int]] = {}  # interface, entity, users
-
-    def join(self, domain: int, interface: str) -> None:
-        with self._lock:
-            if domain not in self._open:
-                self._open[domain] = (interface, _created_domain(domain, interface), 0)
-            used, entity, users = self._open[domain]
-            if used != interface:
-                raise UsageError(f"this program uses domain {domain} on {used} already: it cannot on {interface} too")
-            self._open[domain] = (used, entity, users + 1)
-
-    def leave(self, domain: int) -> None:
-        with self._lock:
-            interface, entity, users = self._open.pop(domain)
-            if users > 1:
-                self._open[domain] = (interface, entity, users - 1)
-            else:
-                library().dds_delete(entity)
-
-
-_DOMAINS = _Domains()
-
-
-def _created_domain(domain: int, interface: str) -> int:
-    try:
-        ipaddress.ip_address(interface)
-        by = "address"
-    except ValueError:
-        by = "name"
-    config = _CONFIG.format(by=by, interface=interface, largest=MAX_PACKET_BYTES)
-    try:
-        return checked(library().dds_create_domain(domain, config.encode()), f"opening DDS domain {domain}")
-    except TransportError as error:
-        raise UserError(f"{error}: is {interface} a network interface of this machine, and up?") from error
-
-
 class DdsTransport:
     """A participant of a DDS domain, with a thread that reads all topics."""
 
@@ -135,7 +87,7 @@ class DdsTransport:
         self._thread: threading.Thread | None = None
         self._closing = False
         self._library = library()
-        _DOMAINS.join(domain, interface)
+        DOMAINS.join(domain, interface)
         try:
             name = f"joining DDS domain {domain}"
             self._participant = checked(self._library.dds_create_participant(domain, None, None), name)
@@ -143,7 +95,7 @@ class DdsTransport:
             self._wake = checked(self._library.dds_create_guardcondition(self._participant), name)
             checked(self._library.dds_waitset_attach(self._waitset, self._wake, -1), name)
         except TransportError:
-            _DOMAINS.leave(domain)
+            DOMAINS.leave(domain)
             raise
 
     def subscribe(self, topic: str, message_type: str, qos: QoS, receive: Receive) -> _Subscription:
@@ -183,7 +135,7 @@ class DdsTransport:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
         self._library.dds_delete(self._participant)
-        _DOMAINS.leave(self.domain)
+        DOMAINS.leave(self.domain)
 
     @property
     def closed(self) -> bool:
@@ -220,8 +172,9 @@ class DdsTransport:
         count = self._library.dds_takecdr(subscription.reader, handles, len(handles), infos, ANY_STATE)
         stamp = self.clock.now()
         for place in range(count):
-            packet = self._packet(handles[place], subscription.delivery) if infos[place].valid else None
-            self._library.ddsi_serdata_unref(handles[place])
+            handle = handles[place] or 0
+            packet = self._packet(handle, subscription.delivery) if infos[place].valid else None
+            self._library.ddsi_serdata_unref(handle)
             if packet is not None:
                 subscription.delivery(packet, stamp)
 
@@ -232,7 +185,7 @@ class DdsTransport:
             return None
         copy = np.empty(size, np.uint8)
         self._library.ddsi_serdata_to_ser(handle, 0, size, copy.ctypes.data)
-        return memoryview(copy).toreadonly()
+        return copy.data.toreadonly()
 
 
 @dataclass(eq=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from embodied.real_robot.messages.definitions import NUMBERS
+from embodied.real_robot.messages.definition import NUMBERS
 from embodied.real_robot.messages.structs import Field, Struct
 
 _RETURN, _ADDRESS = 0x00 << 24, 0x01 << 24

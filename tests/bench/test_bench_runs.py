@@ -13,8 +13,9 @@ import torch
 from tiny_suite import tiny, write_suite
 
 from embodied.bench.cells import RESULT_FORMAT
+from embodied.bench.result_files import RESULTS, load_results
 from embodied.bench.suite import MANDATORY
-from embodied.bench.work_list import LIST, RESULTS, load_results
+from embodied.bench.work_list import LIST
 from embodied.cli.main import main
 from embodied.core.checkpoint import load_checkpoint
 from embodied.encoders.artifact import save_encoder
@@ -73,10 +74,12 @@ def test_every_cell_has_a_result_that_says_how_it_was_made(place, whole):
         assert result.versions["mujoco"]
         assert bool(result.encoder_fingerprint) == (result.cell.encoder != "scratch")
         static = result.cell.variant == "static"
-        assert [step for step, _ in result.curve] == ([] if not static else [15, 30] if not result.encoder_fingerprint else [10, 20])
+        steps = [15, 30] if result.cell.encoder == "scratch" else [10, 20]
+        assert [step for step, _ in result.curve] == (steps if static else [])
         assert {"evaluate"} <= set(result.seconds)
         assert not static or {"collect", "encode", "train", "select"} <= set(result.seconds)
-    assert {"report.html", "results.csv", "bench.json", "environment.txt", LIST} <= {path.name for path in whole.iterdir()}
+    files = {path.name for path in whole.iterdir()}
+    assert {"report.html", "results.csv", "bench.json", "environment.txt", LIST} <= files
 
 
 def test_a_cell_is_a_run_of_train(place, whole, tmp_path):
@@ -142,8 +145,9 @@ def alive(process):
 
 
 def test_ctrl_c_then_sigkill_then_a_killed_worker_end_like_an_uninterrupted_run(place, whole, tmp_path):
-    arguments = [sys.executable, "-m", "embodied", *command(place, tmp_path, "workers=1")]
-    folder = tmp_path / "tiny"
+    write_suite(place, "static")
+    arguments = [sys.executable, "-m", "embodied", *command(place, tmp_path, "workers=1", suite="static", encoders="")]
+    folder = tmp_path / "static"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def count():
@@ -164,7 +168,7 @@ def test_ctrl_c_then_sigkill_then_a_killed_worker_end_like_an_uninterrupted_run(
         process.kill()
     wait_until(lambda: not any(alive(worker) for worker in workers))
     second = count()
-    assert second < 12
+    assert second < len(MANDATORY)
     with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         wait_until(lambda: count() > second, process)
         for worker in workers_of(process.pid):
@@ -174,7 +178,9 @@ def test_ctrl_c_then_sigkill_then_a_killed_worker_end_like_an_uninterrupted_run(
         told = process.stdout.read().decode()
         assert process.wait(300) == 0, told
     assert "SIGKILL" in told and "once more" in told
-    assert numbers(folder) == numbers(whole)
+    uninterrupted = numbers(whole)
+    assert numbers(folder) == {key: uninterrupted[key] for key in numbers(folder)}
+    assert len(numbers(folder)) == len(MANDATORY)
 
 
 def broken(folder, value):
@@ -194,7 +200,7 @@ def test_encoders_that_fail_are_reported_and_the_others_go_on(place, tmp_path, c
     assert code == 1
     results = {result.cell.encoder.rpartition("/")[2]: result for result in load_results(tmp_path / "plain")}
     assert {name for name, result in results.items() if result.status == "failed"} == {"nan", "constant", "absent"}
-    assert "gives NaN or infinite features" in results["nan"].reason
+    assert "nan" in results["nan"].reason and "check the encoder" in results["nan"].reason
     assert "gives constant features" in results["constant"].reason
     assert "there is no such folder" in results["absent"].reason
     assert "3 of 9 cells have failed" in out
@@ -229,6 +235,29 @@ def test_a_task_without_a_demonstrator_fails_with_its_cells(place, tmp_path, cap
     assert {result.reason for result in results} == {
         "no demonstrations: no scripted expert for pen of adroit: there is one for relocate"
     }
+
+
+def test_reinforcement_learning_has_cells_too(place, tmp_path):
+    pytest.importorskip("stable_baselines3")
+    settings = {
+        "env.horizon": 10,
+        "env.image_size": 32,
+        "episodes": 2,
+        "reinforce.steps": 32,
+        "reinforce.num_envs": 2,
+        "reinforce.checkpoint_every": 16,
+        "evaluate.selection_episodes": 1,
+    }
+    controllers = {"ppo": {"policy": "ppo", "policy.rollout_steps": 8, "policy.minibatches": 1, "policy.epochs": 1}}
+    write_suite(place, "rl", controllers=controllers, settings=settings, demos=[0], exceptions=None, variants=SHIFTED)
+    assert main(command(place, tmp_path, suite="rl")) == 0
+    results = load_results(tmp_path / "rl")
+    assert len(results) == 12
+    for result in results:
+        assert (result.status, len(result.episodes), result.demos_fingerprint) == ("done", 2, "")
+        if result.cell.variant == "static":
+            assert [step for step, _ in result.curve] == [16, 32]
+            assert {"train", "evaluate"} <= set(result.seconds)
 
 
 def test_another_protocol_is_refused_before_anything_runs(place, whole, tmp_path, capsys):

@@ -127,7 +127,9 @@ def test_slurm_jobs_of_several_items(tmp_path, monkeypatch, cluster):
     shared = [str(Path(__file__).parents[1] / "shared"), str(Path(__file__).parents[2])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(shared))
     keys = ["fine1", "error1", "error-once1", "fine2", "fine3"]
-    states, failed, _, _ = run(tmp_path, keys, crew=slurm_crew(tmp_path, cluster=cluster, cells_per_job=2, timeout_min=5))
+    states, failed, _, _ = run(
+        tmp_path, keys, crew=slurm_crew(tmp_path, cluster=cluster, cells_per_job=2, timeout_min=5)
+    )
     assert states == {**dict.fromkeys(keys, "done"), "error1": "failed"}
     assert failed == {"error1": "this cannot work"}
 

@@ -16,6 +16,7 @@ from embodied.bench.replicate import (
     preset_names,
 )
 from embodied.bench.replicate_report import verdict_table, write_replication
+from embodied.bench.result_files import RESULTS, save_result
 from embodied.cli.bench_plan import make_plan
 from embodied.cli.main import main
 from embodied.core.errors import UsageError
@@ -120,6 +121,25 @@ def test_page_and_record(tmp_path):
     assert record["verdicts"][0]["better"] == "default/mlp"
     assert record["seconds"] == 1234.0
     assert verdict_table(replication, verdicts).row_count == 3
+
+
+def test_command_benches_judges_and_writes(tmp_path, monkeypatch, capsys):
+    """The benchmark itself is another test's; here it leaves results as if it had run."""
+    asked = {}
+
+    def bench(suite, config, console):
+        asked.update(suite=suite.name, encoders=list(config.encoders), seeds=config.seeds)
+        (tmp_path / "mvp" / RESULTS).mkdir(parents=True)
+        for each in results({"default": 0.8, "random": 0.2, "state": 0.85, "pixels": 0.4}):
+            save_result(tmp_path / "mvp", each)
+        return 0
+
+    monkeypatch.setattr("embodied.cli.bench.bench", bench)
+    assert main(["replicate", "mvp", "roles={supervised: pixels}", "seeds=5", f"root={tmp_path}"]) == 0
+    assert asked == {"suite": "mvp", "encoders": ["default"], "seeds": 5}
+    record = json.loads((tmp_path / "mvp" / "replicate.json").read_text())
+    assert [each["status"] for each in record["verdicts"]] == [SAME, SAME, SAME]
+    assert "replicate.html" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

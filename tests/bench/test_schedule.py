@@ -15,8 +15,8 @@ from embodied.envs.worker_processes import usable_cores
 
 
 def test_everything_ends_done_or_failed_and_nothing_stops_the_rest(tmp_path):
-    keys = ["fine1", "error1", "bug1", "error-once1", "killed-once1", "killed1", "fine2", Item(key="fine3", needs="error1")]
-    states, failed, tally, watcher = run(tmp_path, keys)
+    keys = ["fine1", "error1", "bug1", "error-once1", "killed-once1", "killed1", "fine2"]
+    states, failed, tally, watcher = run(tmp_path, [*keys, Item(key="fine3", needs="error1")])
     expected = dict.fromkeys(("fine1", "error-once1", "killed-once1", "fine2"), "done")
     assert states == {**expected, **dict.fromkeys(("error1", "bug1", "killed1", "fine3"), "failed")}
     assert failed["error1"] == failed["fine3"] == "this cannot work"  # one line

@@ -38,9 +38,9 @@ def test_quick_makes_a_plan_with_every_setting():
     assert {cell.controller for cell in cells if cell.encoder == "default"} == {"mlp", "conv"}
     assert {cell.controller for cell in cells if cell.encoder == "state"} == {"mlp"}
     recipe = plan.recipe(cells[0])
-    assert recipe.settings["training"]["steps"] == 1500
+    assert recipe.settings["training"]["steps"] == 1000
     assert recipe.settings["training"]["learning_rate"] == 1e-3  # a default of train.yaml
-    assert recipe.settings["env"]["horizon"] == 200
+    assert recipe.settings["env"]["horizon"] == 130
     assert recipe.collect["episodes"] == 25
 
 

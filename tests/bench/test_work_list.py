@@ -11,19 +11,8 @@ import pytest
 from claiming import claim_all, claim_many, claim_one_and_stay
 
 from embodied.bench.cells import RESULT_FORMAT, Cell, CellResult
-from embodied.bench.work_list import (
-    LEASE_S,
-    LIST,
-    LOSSES,
-    Item,
-    WorkList,
-    file_name,
-    load_result,
-    load_results,
-    process_name,
-    result_path,
-    save_result,
-)
+from embodied.bench.result_files import file_name, load_result, load_results, result_path, save_result
+from embodied.bench.work_list import LEASE_S, LIST, LOSSES, Item, WorkList, process_name
 from embodied.core.errors import UserError
 
 
@@ -47,7 +36,9 @@ def test_items_are_claimed_once_and_added_once(tmp_path):
 
 def test_what_is_needed_comes_first_and_demonstrations_before_all(tmp_path):
     with WorkList(tmp_path) as work:
-        work.add([Item(key="shifted", needs="static"), Item(key="static", needs="demos"), Item(key="demos", kind="collect")])
+        work.add(
+            [Item(key="shifted", needs="static"), Item(key="static", needs="demos"), Item(key="demos", kind="collect")]
+        )
         assert claim_all(work) == ["demos"]
         work.finish("demos", 0)
         assert claim_all(work) == ["static"]
@@ -67,7 +58,9 @@ def test_a_worker_goes_on_with_its_encoder_and_others_take_another(tmp_path):
 
 def test_a_failure_is_tried_once_more_and_takes_what_needs_it_along(tmp_path):
     with WorkList(tmp_path) as work:
-        work.add([Item(key="demos", kind="collect"), Item(key="cell", needs="demos"), Item(key="shifted", needs="cell")])
+        work.add(
+            [Item(key="demos", kind="collect"), Item(key="cell", needs="demos"), Item(key="shifted", needs="cell")]
+        )
         assert work.claim().failures == 0
         assert work.fail("demos", "no luck") == []
         assert work.claim().failures == 1
@@ -207,7 +200,7 @@ def test_results_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(UserError, match=f"{path.name}.*this version reads up to {RESULT_FORMAT}: upgrade embodied"):
         load_results(tmp_path)
     path.write_text("[1")
-    with pytest.raises(UserError, match="damaged.*delete it, and its cell runs again"):
+    with pytest.raises(UserError, match=r"damaged.*delete it, and its cell runs again"):
         load_results(tmp_path)
     path.write_text("[1]")
     with pytest.raises(UserError, match="no benchmark result"):

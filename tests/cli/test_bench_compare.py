@@ -10,7 +10,7 @@ from PIL import Image
 
 from embodied.bench.cells import RESULT_FORMAT
 from embodied.bench.plan import Plan, save_plan
-from embodied.bench.work_list import RESULTS, result_path, save_result
+from embodied.bench.result_files import RESULTS, result_path, save_result
 from embodied.cli.main import main
 
 

@@ -22,7 +22,7 @@ _ROBOT = {
         "type": "std_msgs/msg/Float64MultiArray",
     },
     "rates": {"command_hz": 100, "policy_hz": 20},
-    "axes": {"one": _AXIS, "two": _AXIS},
+    "axes": {"one": {**_AXIS}, "two": {**_AXIS}},
     "joint_states": {"topic": "/joint_states", "type": "sensor_msgs/msg/JointState"},
     "engage_ramp_s": 0.5,
     "timeouts": _TIMEOUTS,

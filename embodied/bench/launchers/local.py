@@ -12,7 +12,7 @@ from embodied.bench.work_list import Item
 from embodied.core.errors import UserError
 from embodied.envs.worker_processes import Worker, end_workers, usable_cores
 
-MEMORY_GB = 1.5  # of a worker: torch, a few simulators, the features of one store
+MEMORY_GB = 2.0  # of a worker: torch, two sets of four simulators at 130 MB each, the features of one store
 GPU_GB = 4.0  # of a worker, by default
 
 

@@ -36,9 +36,7 @@ class SlurmCrew:
         UserError: there is no Slurm here.
     """
 
-    def __init__(
-        self, make_runner: MakeRunner, *, size: int | None, folder: Path, options: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, make_runner: MakeRunner, *, size: int | None, folder: Path, options: Mapping[str, Any]) -> None:
         try:
             import submitit
         except ImportError as error:

@@ -93,6 +93,6 @@ def _failures(tables: BenchTables) -> Iterator[str]:
         (contender_of(result).label, result.reason or "no reason kept") for result in tables.failures
     )
     for (label, reason), count in list(alike.items())[:SHOWN_FAILURES]:
-        yield f"failed: {count} cells of {label}: {reason}"
+        yield f"failed: {count} {'cell' if count == 1 else 'cells'} of {label}: {reason}"
     if len(alike) > SHOWN_FAILURES:
         yield f"... and {len(alike) - SHOWN_FAILURES} more ways of failing: see the report"

@@ -52,9 +52,7 @@ def test_an_active_robot_is_held_when_something_it_needs_is_lost(lost, after):
 
 
 def test_a_trip_of_an_active_robot_is_a_fault():
-    assert all(
-        next_mode(Mode.ACTIVE, signals)[0] is Mode.FAULT for signals in ALL if Signal.TRIP in signals
-    )
+    assert all(next_mode(Mode.ACTIVE, signals)[0] is Mode.FAULT for signals in ALL if Signal.TRIP in signals)
 
 
 def test_without_leave_to_move_shadow_is_never_left_but_for_the_stop():

@@ -39,18 +39,16 @@ def follow(targets, rates, limits, period, start):
     return motion, np.array(positions)
 
 
-positive = st.floats(0.05, 20)
-
-
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
-    velocity=positive, acceleration=st.floats(0.05, 200), jerk=st.floats(0.5, 1e4), period=st.sampled_from([0.002, 0.01, 0.05]),
-    seed=st.integers(0, 2**32 - 1), style=st.sampled_from(["jumps", "noise", "ramps", "extremes"]),
+    velocity=st.floats(0.05, 20), acceleration=st.floats(0.05, 200), jerk=st.floats(0.5, 1e4),
+    period=st.sampled_from([0.002, 0.01, 0.05]), seed=st.integers(0, 2**32 - 1),
+    style=st.sampled_from(["jumps", "noise", "ramps", "extremes"]),
 )  # fmt: skip
 def test_all_limits_hold_for_any_target(velocity, acceleration, jerk, period, seed, style):
     limits = limits_of(4, velocity=velocity, acceleration=acceleration, jerk=jerk)
     random = np.random.default_rng(seed)
-    count = 250
+    count = 200
     held = np.repeat(random.uniform(-2, 2, (count // 10, 4)), 10, axis=0)
     targets = {
         "jumps": held,

@@ -18,7 +18,9 @@ PLANAR = """
       <site name="tip" pos=".5 0 0"/></body></body>
 </worldbody></mujoco>
 """
-D_AND_A = [(0.1625, 0, np.pi / 2), (0, -0.425, 0), (0, -0.3922, 0), (0.1333, 0, np.pi / 2), (0.0997, 0, -np.pi / 2), (0.0996, 0, 0)]  # fmt: skip
+_Q = np.pi / 2
+# d, a, alpha of each joint
+UR5E = [(0.1625, 0, _Q), (0, -0.425, 0), (0, -0.3922, 0), (0.1333, 0, _Q), (0.0997, 0, -_Q), (0.0996, 0, 0)]
 
 
 @pytest.fixture
@@ -38,9 +40,11 @@ def test_the_arm_that_comes_along_has_the_kinematics_of_its_makers_parameters():
     box = WorkspaceBox(robot.workspace, robot.axis_names)
     for q in np.random.default_rng(0).uniform(-3, 3, (20, 7)):
         pose = np.eye(4)
-        for angle, (d, a, alpha) in zip(q, D_AND_A, strict=False):
-            ca, sa, ct, s_t = np.cos(alpha), np.sin(alpha), np.cos(angle), np.sin(angle)
-            pose = pose @ np.array([[ct, -s_t * ca, s_t * sa, a * ct], [s_t, ct * ca, -ct * sa, a * s_t], [0, sa, ca, d], [0, 0, 0, 1]])  # fmt: skip
+        for angle, (d, a, alpha) in zip(q, UR5E, strict=False):
+            c, s = np.cos(angle), np.sin(angle)
+            turn = np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, d], [0, 0, 0, 1]])
+            c, s = np.cos(alpha), np.sin(alpha)
+            pose = pose @ turn @ np.array([[1, 0, 0, a], [0, c, -s, 0], [0, s, c, 0], [0, 0, 0, 1]])
         assert box.position(q) == pytest.approx(pose[:3, 3], abs=1e-9)
     assert box.reach[6] == 0 and (box.reach[:6] > 0).all()
 
