@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from embodied.bench.bench_runs import clock, seconds_left
-from embodied.bench.work_list import DONE, FAILED, WAITING, Item
+from embodied.bench.work_list import CELL, DONE, FAILED, WAITING, Item
 
 MARKS = {DONE: "[green]✓[/]", FAILED: "[red]✗[/]", WAITING: "[yellow]↻[/]"}
 
@@ -59,7 +59,7 @@ class BenchProgress:
     def ended(self, item: Item, *, status: str, seconds: float, reason: str) -> None:
         self._states[item.key] = status
         self._running[item.encoder or item.store] -= 1
-        if status == DONE:
+        if status == DONE and item.kind == CELL:
             self._durations.append(seconds)
         done = sum(state in (DONE, FAILED) for state in self._states.values())
         self._bar.update(self._task, completed=done)

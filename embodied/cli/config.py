@@ -24,7 +24,7 @@ def groups() -> dict[str, list[str]]:
     """Configuration groups and their options, `{"env": ["metaworld"], ...}`."""
     found = {}
     for folder in files(CONFIG_MODULE).iterdir():
-        if folder.is_dir() and folder.name not in ("__pycache__", "hydra", "replicate", "suite"):
+        if folder.is_dir() and folder.name not in ("__pycache__", "hydra", "replicate"):
             options = (entry.name for entry in folder.iterdir())
             found[folder.name] = sorted(name.removesuffix(".yaml") for name in options if name.endswith(".yaml"))
     return found

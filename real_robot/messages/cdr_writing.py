@@ -41,14 +41,14 @@ Write = Callable[[Output, Any], None]
 
 
 def encode(message: Message) -> bytes:
-    """A packet of CDR, padded with zeros to a multiple of four bytes, as every DDS wants it.
+    """A packet of CDR, without padding behind it: DDS wants that and adds it itself, over Zenoh it is an error.
 
     Raises:
         MessageError: a value does not fit its field; says which.
     """
     output = Output(aligned=True)
     _writer(message.struct, False)(output, message)
-    return b"".join((ENCAPSULATION, *output.parts, _ZEROS[: -output.position % 4]))
+    return b"".join((ENCAPSULATION, *output.parts))
 
 
 def encode_ros1(message: Message) -> bytes:

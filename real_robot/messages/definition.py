@@ -21,6 +21,7 @@ _LARGEST_ARRAY = 1 << 20
 _TYPE = re.compile(r"([A-Za-z][\w/]*?)(?:<=(\d{1,9}))?(?:\[(<=)?(\d{0,9})\])?", re.ASCII)
 _NAME = re.compile(r"[a-z](_?[a-z0-9])*_?", re.ASCII)
 _CONSTANT = re.compile(r"[A-Z](_?[A-Z0-9])*_?", re.ASCII)
+_ELEMENT = re.compile(r"""\"[^\"]*\"|'[^']*'|[^,\s]+""")
 
 Shape = Literal["single", "array", "sequence"]
 
@@ -141,17 +142,18 @@ def _kind(base: str, package: str) -> str:
 def _default(kind: str, shape: Shape, text: str) -> Any:
     if shape == "single":
         return _value(kind, text)
-    elements = ast.literal_eval(text)
-    if not isinstance(elements, list):
+    if not (text.startswith("[") and text.endswith("]")):
         raise ValueError("the default of an array or a sequence is a list")
-    return [_value(kind, repr(each)) for each in elements]
+    return [_value(kind, each) for each in _ELEMENT.findall(text[1:-1])]
 
 
 def _value(kind: str, text: str) -> Any:
     if kind == "string":
         return ast.literal_eval(text) if text[:1] in ("'", '"') and text[-1:] == text[:1] else text
     if kind == "bool":
-        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if text.lower() not in ("true", "1", "false", "0"):
+            raise ValueError(f"{text!r} is no bool")
+        return text.lower() in ("true", "1")
     if kind in ("float32", "float64"):
         return float(text)
     if kind not in NUMBERS:

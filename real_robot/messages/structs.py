@@ -93,11 +93,13 @@ class Definitions:
         """Raises UserError where a folder is missing or has no definitions."""
         self._paths = dict(_standard_paths())
         self._structs: dict[str, Struct] = {}
+        self._own: set[str] = set()
         for folder in map(Path, folders):
             found = _paths(folder)
             if not found:
                 raise UserError(f"{folder} has no <package>/<Name>.msg files")
             self._paths |= found
+            self._own |= set(found)
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._paths))
@@ -122,6 +124,11 @@ class Definitions:
             return self._structs[name]
         if name not in self._paths:
             raise UserError(f"the message type {name}, which {inside[-1]} contains, has no .msg file")
+        if self._own and name not in self._own:
+            standard = standard_definitions()[name]
+            if not self._own & set(standard.referenced()):
+                self._structs[name] = standard  # the same object: messages of either can be used together
+                return standard
         path = self._paths[name]
         try:
             definition = parse_definition(path.read_text(encoding="utf-8"), name)
@@ -137,7 +144,8 @@ class Definitions:
 
 def _paths(folder: Path) -> dict[str, Path]:
     paths = (*folder.glob("*/*.msg"), *folder.glob("*/msg/*.msg"))
-    return {f"{path.relative_to(folder).parts[0]}/msg/{path.stem}": path for path in paths}
+    named = ((path.relative_to(folder).parts[0], path) for path in paths)
+    return {f"{package}/msg/{path.stem}": path for package, path in named if package != "msg"}
 
 
 @cache

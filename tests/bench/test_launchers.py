@@ -1,10 +1,12 @@
 """Ray and Slurm on the same list: two nodes of which one is killed, jobs of several items, jobs that are lost."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -50,11 +52,11 @@ def kill(processes):
 def nodes(tmp_path, monkeypatch):
     """Address of a Ray cluster, and the processes of its two nodes, started by `ray start` on loopback."""
     pytest.importorskip("ray")
-    home = tmp_path / "home"
-    home.mkdir()
+    home = Path(tempfile.mkdtemp(prefix="ray"))  # a short path: there are sockets in it
     shared = [str(Path(__file__).parents[1] / "shared"), str(Path(__file__).parents[2])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(shared))
     monkeypatch.setenv("HOME", str(home))  # Ray leaves a token there
+    monkeypatch.setenv("RAY_TMPDIR", str(home))  # and the address of the cluster for others to find
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_health_check_period_ms", "500")
     monkeypatch.setenv("RAY_health_check_initial_delay_ms", "500")
@@ -81,6 +83,7 @@ def nodes(tmp_path, monkeypatch):
             for process in processes:
                 kill(descendants(process.pid))
                 process.wait()
+            shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.mark.slow

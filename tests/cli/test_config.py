@@ -19,7 +19,7 @@ def test_every_yaml_composes(verb):
 
 
 def test_every_group_option_composes():
-    assert set(groups()) == {"env", "policy", "objective"}
+    assert set(groups()) == {"env", "policy", "objective", "suite"}
     with initialize_config_module("embodied.conf", version_base="1.3"):
         for verb in VERBS:
             text = files("embodied.conf").joinpath(f"{verb}.yaml").read_text()

@@ -43,10 +43,14 @@ class RayCrew:
                 raise unknown_name("launcher option of ray", name, OPTIONS)
         self._ray: Any = ray
         self._make_runner = make_runner
+        # `local` and not None, for which Ray would wait minutes for a cluster that it remembers and that is gone. A
+        # cluster of this machine alone is reached by loopback, whatever its other addresses let through.
+        address = options.get("address") or "local"
+        own = {"_node_ip_address": "127.0.0.1", "include_dashboard": False} if address == "local" else {}
         try:
-            ray.init(address=options.get("address"), log_to_driver=False, logging_level="ERROR")
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UserError(f"launcher=ray: no cluster at {options.get('address')!r}: {error}") from error
+            raise UserError(f"launcher=ray: no cluster at {address!r}: {error}") from error
         self._needs = {"num_cpus": options.get("cpus", 1), "num_gpus": options.get("gpus", 0)}
         if options.get("memory_gb"):
             self._needs["memory"] = int(options["memory_gb"] * 1e9)
