@@ -17,6 +17,7 @@ import numpy as np
 from embodied.core.errors import UsageError
 from embodied.real_robot.messages.structs import Definitions, standard_definitions
 from embodied.real_robot.messages.type_hash import type_hash
+from embodied.real_robot.transports.allocator import keep_buffers
 from embodied.real_robot.transports.clocks import SystemClock
 from embodied.real_robot.transports.dds_domains import DOMAINS
 from embodied.real_robot.transports.dds_library import (
@@ -72,6 +73,7 @@ def open_transport(
         raise UsageError(f"domain must be in 0 .. 232, got {domain}")
     if not _INTERFACE.fullmatch(interface):
         raise UsageError(f"interface must be a name such as eth0 or an address, got {interface!r}")
+    keep_buffers()
     return DdsTransport(domain or 0, interface, definitions or standard_definitions())
 
 

@@ -22,6 +22,7 @@ ANY_STATE = 127  # of samples, views and instances
 DATA = 2  # a serdata's kind: a whole message
 RESTRICTED = 1 << 7  # a descriptor's flag: the data representation below holds
 XCDR1 = 0
+_ERRORS = 3  # fatal ones and others; a warning for each packet that is no message would let any peer fill a log
 _VERSIONS = ("11.",)  # whose structs are declared here
 
 
@@ -76,6 +77,7 @@ def descriptor(struct: Struct, type_name: str) -> Descriptor:
 
 _ENTITY, _RESULT = c_int32, c_int32
 _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "dds_set_log_mask": (None, (c_uint32,)),
     "dds_create_domain": (_ENTITY, (c_uint32, c_char_p)),
     "dds_create_participant": (_ENTITY, (c_uint32, c_void_p, c_void_p)),
     "dds_create_topic": (_ENTITY, (_ENTITY, POINTER(Descriptor), c_char_p, c_void_p, c_void_p)),
@@ -134,6 +136,7 @@ def library() -> ctypes.CDLL:
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(loaded, name)
         function.restype, function.argtypes = result, arguments
+    loaded.dds_set_log_mask(_ERRORS)
     return loaded
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from embodied.core.errors import MissingExtraError, UsageError, UserError
 from embodied.real_robot.messages.structs import Definitions, standard_definitions
+from embodied.real_robot.transports.allocator import keep_buffers
 from embodied.real_robot.transports.clocks import SystemClock
 from embodied.real_robot.transports.delivery import Delivery
 from embodied.real_robot.transports.transport import MAX_PACKET_BYTES, Packet, QoS, Receive, TransportError
@@ -49,7 +50,7 @@ def open_transport(
             `connect` None.
         type_hash: True for ROS 2 from Jazzy on, False for Humble, whose keys have none.
         shared_memory: let large messages between processes of this machine go through memory both see, where the
-            other side can too; a third faster for a 640x480 image.
+            other side can too; the faster, the larger the image.
         node: what `ros2 node list` calls this program.
         definitions: where message types are found, if not only those that come along.
 
@@ -65,6 +66,7 @@ def open_transport(
         raise UsageError(f"domain must be in 0 .. 232, got {domain}")
     if not _NODE.fullmatch(node):
         raise UsageError(f"node must be a ROS name such as embodied, got {node!r}")
+    keep_buffers()
     session = _session(connect, listen, "router" if router else "peer", shared_memory=shared_memory)
     return ZenohTransport(session, domain or 0, node, definitions or standard_definitions(), hashed=type_hash)
 

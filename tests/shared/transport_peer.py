@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 
+from embodied.real_robot.messages.cdr_writing import encode
 from embodied.real_robot.messages.values import message_type
 from embodied.real_robot.transports.opening import open_transport
 from embodied.real_robot.transports.transport import COMMAND, LATCHED, QoS
@@ -23,8 +24,6 @@ def main():
         back = transport.advertise(f"{topic}/back", kind, SAME)
         transport.subscribe(topic, kind, SAME, lambda packet, stamp, back=back: back.publish(packet))
     transport.subscribe("/stop", "std_msgs/msg/Empty", COMMAND, lambda packet, stamp: stop.set())
-    from embodied.real_robot.messages.cdr_writing import encode
-
     latched = transport.advertise("/latched", "std_msgs/msg/String", LATCHED)
     latched.publish(encode(message_type("std_msgs/msg/String")(data="here before you")))
     print("ready", flush=True)

@@ -1,12 +1,14 @@
 """Transports by name, and what their options refuse before anything is opened."""
 
 import builtins
+import platform
 import sys
 
 import pytest
 
 from embodied.core.errors import MissingExtraError, UsageError, UserError
 from embodied.real_robot.transports import dds_library
+from embodied.real_robot.transports.allocator import keep_buffers
 from embodied.real_robot.transports.opening import open_transport, transports
 from embodied.real_robot.transports.transport import QoS, check_topic, check_type
 
@@ -80,3 +82,7 @@ def test_types_and_qos():
     for options in ({"depth": 0}, {"max_blocking_s": float("nan")}, {"max_blocking_s": -1}):
         with pytest.raises(UsageError, match=next(iter(options))):
             QoS(**options)
+
+
+def test_buffers_are_kept_where_the_c_library_can():
+    assert keep_buffers() == (platform.libc_ver()[0] == "glibc")
