@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,48 +43,45 @@ def collect_into(
         UsageError: it was made with other settings.
         UserError: another process is collecting into it, or the behaviour does not succeed.
     """
-    lock = FileLock(path.parent / f".{path.name}.collect.lock")  # two would try the same seeds
+    with _collecting_alone(path, wait=wait):
+        made = {"env": dict(env), "collect": dict(behaviour), "versions": versions()}
+        if path.exists():
+            store = EpisodeStore.open(path)
+            require_same(store, made, path)
+            if len(store) >= episodes:
+                return store
+            store = EpisodeStore.open(path, mode="a")
+        else:
+            shown = TaskEnv(**{**env, "images": False})  # for what it says of itself
+            store = EpisodeStore.create(
+                path, keys=store_keys(shown), fps=shown.fps, robot=shown.spec_of_task.robot, provenance=made
+            )
+            shown.close()
+        collect(
+            store,
+            partial(
+                collect_episodes, env, behaviour["expert"], noise_std=float(behaviour["noise"]), num_workers=workers
+            ),
+            episodes=episodes,
+            first_seed=int(behaviour["seed"]),
+            only_successes=bool(behaviour["only_successes"]),
+            reporter=reporter,
+        )
+        store.close()
+        return EpisodeStore.open(path)
+
+
+@contextmanager
+def _collecting_alone(path: Path, *, wait: bool) -> Iterator[None]:
+    """Keep others from collecting into the store: two would try the same seeds."""
+    lock = FileLock(path.parent / f".{path.name}.collect.lock")
     with disk_errors(path, "taking the lock"):
         if not lock.acquire(wait=wait):
             raise UserError(f"{lock.holder()} is collecting into {path}: wait until it is done, or stop it")
     try:
-        return _collect_into(path, env, behaviour, episodes=episodes, workers=workers, reporter=reporter)
+        yield
     finally:
         lock.release()
-
-
-def _collect_into(
-    path: Path,
-    env: Mapping[str, Any],
-    behaviour: Mapping[str, Any],
-    *,
-    episodes: int,
-    workers: int,
-    reporter: Reporter,
-) -> EpisodeStore:
-    made = {"env": dict(env), "collect": dict(behaviour), "versions": versions()}
-    if path.exists():
-        store = EpisodeStore.open(path)
-        require_same(store, made, path)
-        if len(store) >= episodes:
-            return store
-        store = EpisodeStore.open(path, mode="a")
-    else:
-        shown = TaskEnv(**{**env, "images": False})  # for what it says of itself
-        store = EpisodeStore.create(
-            path, keys=store_keys(shown), fps=shown.fps, robot=shown.spec_of_task.robot, provenance=made
-        )
-        shown.close()
-    collect(
-        store,
-        partial(collect_episodes, env, behaviour["expert"], noise_std=float(behaviour["noise"]), num_workers=workers),
-        episodes=episodes,
-        first_seed=int(behaviour["seed"]),
-        only_successes=bool(behaviour["only_successes"]),
-        reporter=reporter,
-    )
-    store.close()
-    return EpisodeStore.open(path)
 
 
 def require_same(store: EpisodeStore, made: dict[str, Any], path: Path) -> None:

@@ -39,6 +39,7 @@ from embodied.real_robot.transports.transport import (
     QoS,
     Receive,
     TransportError,
+    check_domain,
     check_topic,
     check_type,
 )
@@ -69,8 +70,7 @@ def open_transport(
     """
     if domain is None and interface != LOOPBACK:
         raise UsageError(f"interface={interface} needs a domain: that of your robot (its ROS_DOMAIN_ID)")
-    if domain is not None and not 0 <= domain <= 232:
-        raise UsageError(f"domain must be in 0 .. 232, got {domain}")
+    check_domain(domain)
     if not _INTERFACE.fullmatch(interface):
         raise UsageError(f"interface must be a name such as eth0 or an address, got {interface!r}")
     keep_buffers()

@@ -116,6 +116,12 @@ class TransportError(RuntimeError):
     """A message could not be sent or a topic not be opened."""
 
 
+def check_domain(domain: int | None) -> None:
+    """Raises UsageError for what is neither None nor a ROS_DOMAIN_ID, 0 .. 232."""
+    if domain is not None and not 0 <= domain <= 232:
+        raise UsageError(f"domain must be in 0 .. 232, got {domain}")
+
+
 def check_topic(topic: str) -> str:
     """`topic`, if ROS 2 allows it as an absolute name; raises UsageError."""
     if not _TOPIC.fullmatch(topic) or "__" in topic or len(topic) > 248:

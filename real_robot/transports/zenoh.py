@@ -19,7 +19,14 @@ from embodied.real_robot.messages.structs import Definitions, standard_definitio
 from embodied.real_robot.transports.allocator import keep_buffers
 from embodied.real_robot.transports.clocks import SystemClock
 from embodied.real_robot.transports.delivery import Delivery
-from embodied.real_robot.transports.transport import MAX_PACKET_BYTES, Packet, QoS, Receive, TransportError
+from embodied.real_robot.transports.transport import (
+    MAX_PACKET_BYTES,
+    Packet,
+    QoS,
+    Receive,
+    TransportError,
+    check_domain,
+)
 from embodied.real_robot.transports.zenoh_names import TopicName, attachment, node_token, topic_name
 from embodied.real_robot.transports.zenoh_peers import Peers
 
@@ -62,8 +69,7 @@ def open_transport(
     local = all(_is_local("connect" if each is connect else "listen", each) for each in (connect, listen) if each)
     if domain is None and not local:
         raise UsageError(f"connect={connect} listen={listen} needs a domain: that of your robot (its ROS_DOMAIN_ID)")
-    if domain is not None and not 0 <= domain <= 232:
-        raise UsageError(f"domain must be in 0 .. 232, got {domain}")
+    check_domain(domain)
     if not _NODE.fullmatch(node):
         raise UsageError(f"node must be a ROS name such as embodied, got {node!r}")
     keep_buffers()

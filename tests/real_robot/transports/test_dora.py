@@ -8,6 +8,7 @@ import os
 import subprocess
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -137,11 +138,10 @@ def check(images, joints, ages, received):
     print(f"{len(images)} images, {len(joints)} states in (p50 {p50:.2f}, p99 {p99:.2f} ms); out {counts}")
 
 
-def test_dds_with_dora(ros_path):
-    domain = 1 + os.getpid() % 200
-    transport = open_transport("dds", domain=domain)
-    try:
-        peer = Peer(transport="dds", ros_path=str(ros_path), domain=domain)
+def exchange_with_peer(transport, /, **settings):
+    """Exchange messages with a peer made with these settings, and compare them; its last words show a failure."""
+    with closing(transport):
+        peer = Peer(**settings)
         try:
             check(*exchange(transport, peer), peer.received)
         except Exception:
@@ -149,8 +149,12 @@ def test_dds_with_dora(ros_path):
             raise
         finally:
             peer.stop()
-    finally:
-        transport.close()
+
+
+def test_dds_with_dora(ros_path):
+    domain = 1 + os.getpid() % 200
+    transport = open_transport("dds", domain=domain)
+    exchange_with_peer(transport, transport="dds", ros_path=str(ros_path), domain=domain)
 
 
 def test_zenoh_with_dora(ros_path, tmp_path):
@@ -168,14 +172,4 @@ def test_zenoh_with_dora(ros_path, tmp_path):
     )
     # Domain 0: dora-rs announces its topics under the one it is given, but sends under 0.
     transport = open_transport("zenoh", domain=0, connect=None, listen=f"tcp/127.0.0.1:{port}", type_hash=False)
-    try:
-        peer = Peer(transport="zenoh", ros_path=str(ros_path), domain=0, zenoh_config=str(config))
-        try:
-            check(*exchange(transport, peer), peer.received)
-        except Exception:
-            print("".join(peer.lines[-20:]))
-            raise
-        finally:
-            peer.stop()
-    finally:
-        transport.close()
+    exchange_with_peer(transport, transport="zenoh", ros_path=str(ros_path), domain=0, zenoh_config=str(config))
