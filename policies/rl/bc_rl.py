@@ -70,6 +70,7 @@ class BCRLAgent(ppo.FeaturesPPO):
         rows = [torch.from_numpy(np.ascontiguousarray(part)).float() for part in (observations, actions, returns)]
         generator = torch.Generator().manual_seed(seed % 2**63)
         optimizer = torch.optim.Adam(algorithm.policy.parameters(), lr=self.clone_learning_rate)
+        algorithm.policy.take_in(observations)
         algorithm.policy.set_training_mode(True)
         action_loss = value_loss = torch.zeros(())
         for _ in range(self.clone_steps):

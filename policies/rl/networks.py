@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from gymnasium.spaces import Box, Dict, Space
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -15,6 +17,44 @@ from embodied.policies.rl.drqv2_networks import LfSEncoder, random_shift
 from embodied.policies.rl.frames import BODY, FRAMES
 
 Augmentation = Literal["consistency", "frames", "none"]
+
+
+class Standardise(nn.Module):
+    """Values minus their mean over their standard deviation, cut at 10; the identity until something was taken in.
+
+    What stable-baselines3's VecNormalize does, as a part of the network: policy files and checkpoints then hold it.
+    The statistics stand still within an iteration, so that an update starts from the very policy that acted.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    count: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """float [B, D] to the same, in [-10, 10] once anything was taken in."""
+        if not self.count:
+            return values
+        return ((values - self.mean) / (self.variance + 1e-8).sqrt()).clamp(-10, 10)
+
+    @torch.no_grad()
+    def take_in(self, rows: np.ndarray) -> None:
+        """Merge mean and variance of rows [B, D] with those of all before (Chan et al. 1979)."""
+        values = torch.as_tensor(rows, dtype=torch.float32, device=self.mean.device)
+        added, total = len(values), float(self.count) + len(values)
+        change = values.mean(0) - self.mean
+        share = added / total
+        spread = (
+            self.variance * (1 - share) + values.var(0, correction=0) * share + change.square() * share * (1 - share)
+        )
+        self.variance.copy_(spread)
+        self.mean.add_(change * share)
+        self.count.fill_(total)
 
 
 class ProjectedFeatures(BaseFeaturesExtractor):
@@ -29,21 +69,38 @@ class ProjectedFeatures(BaseFeaturesExtractor):
         feature_dim: V, the first part of an observation; 0 for an agent that has proprioception alone.
         width: of each projection.
         normalise: LayerNorm on the features; off for the simulator's state, where scales mean something.
+        standardise: see `Standardise`; every value of an observation by itself, before anything else.
     """
 
-    def __init__(self, observation_space: Box, *, feature_dim: int, width: int = 128, normalise: bool = True) -> None:
+    def __init__(
+        self,
+        observation_space: Box,
+        *,
+        feature_dim: int,
+        width: int = 128,
+        normalise: bool = True,
+        standardise: bool = False,
+    ) -> None:
         state_dim = int(observation_space.shape[0]) - feature_dim
         super().__init__(observation_space, features_dim=width * (bool(feature_dim) + bool(state_dim)))
         self._split = [feature_dim, state_dim]
         norm: nn.Module = nn.LayerNorm(feature_dim) if normalise else nn.Identity()
         self.features = nn.Sequential(norm, nn.Linear(feature_dim, width)) if feature_dim else None
         self.state = nn.Linear(state_dim, width) if state_dim else None
+        self.standardise = Standardise(feature_dim + state_dim) if standardise else None
 
     def forward(self, observations: Tensor) -> Tensor:
         """float [B, V + P] to [B, width] or [B, 2 * width]."""
+        if self.standardise is not None:
+            observations = self.standardise(observations)
         parts = observations.split(self._split, dim=1)
         layers = (self.features, self.state)
         return torch.cat([layer(part) for layer, part in zip(layers, parts, strict=True) if layer is not None], dim=1)
+
+    def take_in(self, observations: np.ndarray) -> None:
+        """Statistics of observations [B, V + P], if they are kept."""
+        if self.standardise is not None:
+            self.standardise.take_in(observations)
 
 
 class LearnedFeatures(BaseFeaturesExtractor):
@@ -57,9 +114,10 @@ class LearnedFeatures(BaseFeaturesExtractor):
     Args:
         observation_space: see `frames.frames_space`.
         width: of the layer on proprioception.
+        standardise: proprioception, see `Standardise`.
     """
 
-    def __init__(self, observation_space: Space[Any], *, width: int = 128) -> None:
+    def __init__(self, observation_space: Space[Any], *, width: int = 128, standardise: bool = False) -> None:
         has_body = isinstance(observation_space, Dict)
         frames = observation_space[FRAMES] if isinstance(observation_space, Dict) else observation_space
         channels, size, _ = frames.shape or ()
@@ -67,15 +125,24 @@ class LearnedFeatures(BaseFeaturesExtractor):
         joint = encoder.width + width * has_body
         super().__init__(observation_space, features_dim=joint)
         self.encoder = encoder
-        self.state = nn.Linear(observation_space[BODY].shape[0], width) if has_body else None  # type: ignore[index]
+        body = (observation_space[BODY].shape or (0,))[0] if isinstance(observation_space, Dict) else 0
+        self.state = nn.Linear(body, width) if has_body else None
+        self.standardise = Standardise(body) if has_body and standardise else None
         self.trunk = nn.Sequential(nn.Linear(joint, joint), nn.LayerNorm(joint), nn.Tanh())
 
     def forward(self, observations: Any) -> Tensor:
         """Frames [B, 3 T, S, S] in [0, 255], or a dict with them, to [B, 128 T + width]."""
         if self.state is None:
             return self.trunk(self.encoder(observations))
-        seen = [self.encoder(observations[FRAMES]), self.state(observations[BODY])]
-        return self.trunk(torch.cat(seen, dim=1))
+        values = observations[BODY]
+        if self.standardise is not None:
+            values = self.standardise(values)
+        return self.trunk(torch.cat([self.encoder(observations[FRAMES]), self.state(values)], dim=1))
+
+    def take_in(self, observations: Mapping[str, np.ndarray]) -> None:
+        """Statistics of what the body said, if they are kept."""
+        if self.standardise is not None:
+            self.standardise.take_in(observations[BODY])
 
 
 class ActorCritic(ActorCriticPolicy):
@@ -110,6 +177,12 @@ class ActorCritic(ActorCriticPolicy):
             values = _WithLoss.apply(values, difference)
         return values, log_prob, entropy
 
+    def take_in(self, observations: Any) -> None:
+        """Let the layers that standardise see the observations of an iteration, arrays [B, ...]."""
+        for part in self.modules():
+            if isinstance(part, ProjectedFeatures | LearnedFeatures):
+                part.take_in(observations)
+
     def _shifted(self, obs: Any) -> Any:
         if isinstance(obs, dict):
             return {**obs, FRAMES: random_shift(obs[FRAMES].float(), self._shift)}
@@ -132,11 +205,14 @@ class _WithLoss(torch.autograd.Function):
         return gradient, ctx.one
 
 
-def mvp_policy_arguments(*, feature_dim: int, normalise: bool, width: int = 128) -> dict[str, Any]:
+def mvp_policy_arguments(
+    *, feature_dim: int, normalise: bool, width: int = 128, standardise: bool = False
+) -> dict[str, Any]:
     """`policy_kwargs` of MVP's actor and critic: [256, 128, 64] with SELU each, orthogonal weights, std 1 at first."""
+    layers = {"feature_dim": feature_dim, "width": width, "normalise": normalise, "standardise": standardise}
     return {
         "features_extractor_class": ProjectedFeatures,
-        "features_extractor_kwargs": {"feature_dim": feature_dim, "width": width, "normalise": normalise},
+        "features_extractor_kwargs": layers,
         "share_features_extractor": False,
         "net_arch": {"pi": [256, 128, 64], "vf": [256, 128, 64]},
         "activation_fn": nn.SELU,
@@ -145,11 +221,13 @@ def mvp_policy_arguments(*, feature_dim: int, normalise: bool, width: int = 128)
     }
 
 
-def scratch_policy_arguments(*, shift: int, augmentation: Augmentation, width: int = 128) -> dict[str, Any]:
+def scratch_policy_arguments(
+    *, shift: int, augmentation: Augmentation, width: int = 128, standardise: bool = False
+) -> dict[str, Any]:
     """`policy_kwargs` of Hansen et al.'s: MVP's layers with ReLU on features that actor and critic learn together."""
     return {
         "features_extractor_class": LearnedFeatures,
-        "features_extractor_kwargs": {"width": width},
+        "features_extractor_kwargs": {"width": width, "standardise": standardise},
         "share_features_extractor": True,
         "net_arch": {"pi": [256, 128, 64], "vf": [256, 128, 64]},
         "activation_fn": nn.ReLU,

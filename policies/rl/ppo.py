@@ -35,6 +35,16 @@ from embodied.policies.rl.stacked_frames import StackedFrames
 POLICY_CLASS = ActorCritic
 
 
+class StandardisingPPO(PPO):
+    """stable-baselines3's; after an iteration's updates the policy takes in what was observed in it."""
+
+    policy: ActorCritic
+
+    def train(self) -> None:
+        super().train()
+        self.policy.take_in(self.rollout_buffer.observations)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FeaturesPPO:
     """Settings; the defaults are MVP's for its Franka tasks.
@@ -44,9 +54,12 @@ class FeaturesPPO:
         minibatches: per epoch over the steps of an iteration.
         epochs: over them.
         learning_rate, schedule: MVP: 1e-3 (Franka), 5e-4 (Kuka), falling along half a cosine.
-        discount, gae_lambda, clip, entropy, value_weight, max_gradient: of PPO; the value is clipped like the ratio.
+        discount, gae_lambda, clip, entropy, value_weight, max_gradient: of PPO.
+        value_clip: how far the value may move in an iteration, in units of the return; None: freely. MVP clips it like
+            the ratio, which takes the many iterations that it has.
         initial_std: of the Gaussian that acts.
         projection: width of the linear layers on features and on proprioception.
+        standardise: what the agent sees, by its running mean and deviation (`networks.Standardise`); MVP does not.
     """
 
     rollout_steps: int = 256
@@ -60,12 +73,16 @@ class FeaturesPPO:
     entropy: float = 0.0
     value_weight: float = 1.0
     max_gradient: float = 1.0
+    value_clip: float | None = 0.1
     initial_std: float = 1.0
     projection: int = 128
+    standardise: bool = False
 
     def network(self, *, feature_dim: int, normalise: bool) -> dict[str, Any]:
         """`policy_kwargs` for `POLICY_CLASS`."""
-        arguments = mvp_policy_arguments(feature_dim=feature_dim, normalise=normalise, width=self.projection)
+        arguments = mvp_policy_arguments(
+            feature_dim=feature_dim, normalise=normalise, width=self.projection, standardise=self.standardise
+        )
         return {**arguments, "log_std_init": self.log_std}
 
     @property
@@ -88,7 +105,7 @@ class FeaturesPPO:
                 f"({environments.num_envs} environments x {self.rollout_steps})"
             )
         schedule = StepSchedule(self.learning_rate, shape=self.schedule, total_steps=total_steps)
-        algorithm = PPO(
+        algorithm = StandardisingPPO(
             POLICY_CLASS,
             environments,
             learning_rate=schedule,
@@ -98,7 +115,7 @@ class FeaturesPPO:
             gamma=self.discount,
             gae_lambda=self.gae_lambda,
             clip_range=self.clip,
-            clip_range_vf=None if network["features_extractor_class"] is LearnedFeatures else self.clip,
+            clip_range_vf=None if network["features_extractor_class"] is LearnedFeatures else self.value_clip,
             ent_coef=self.entropy,
             vf_coef=self.value_weight,
             max_grad_norm=self.max_gradient,
@@ -138,7 +155,9 @@ class PPOAgent(FeaturesPPO):
 
     def frames_network(self) -> dict[str, Any]:
         """`policy_kwargs` for `POLICY_CLASS` that reads frames."""
-        arguments = scratch_policy_arguments(shift=self.shift, augmentation=self.augmentation, width=self.projection)
+        arguments = scratch_policy_arguments(
+            shift=self.shift, augmentation=self.augmentation, width=self.projection, standardise=self.standardise
+        )
         return {**arguments, "log_std_init": self.log_std}
 
     def see_frames(self, environments: VecEnv, *, camera: str) -> StackedFrames:
