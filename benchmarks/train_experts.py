@@ -12,99 +12,33 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from expert_checkpoint import load_training, save_training
+from expert_env import Settings, StateEnv, make_env
+from expert_goals import HindsightBuffer
 from expert_report import draw_curve, publish, summary
-from stable_baselines3 import SAC
+from expert_sac import LeanSAC
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 
 from embodied.core.checkpoint import load_checkpoint, save_checkpoint
 from embodied.core.errors import UserError
 from embodied.core.files import write_text
-from embodied.core.protocols import ENVIRONMENT_STATE
-from embodied.core.seeding import derive_seed
 from embodied.envs.experts.rl import ASSETS, TRAIN_COMMAND, RLExpert
 from embodied.envs.registry import load_suite
-from embodied.envs.task_env import TaskEnv
 
-SELECTION_SEEDS, EVALUATION_SEEDS = range(1_000_000, 1_000_010), range(2_000_000, 2_000_020)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What defines a training; two with the same settings give the same actor on the same machine.
-
-    Args:
-        steps: of the environment, at least; one simulates `action_repeat` actions.
-        round_steps: between selection episodes and checkpoints, at least.
-        width: of the two hidden layers of actor and critics.
-        gradient_ratio: gradient steps per step of the environment, which costs much less without frames.
-        learning_starts: steps with random actions before the first gradient step.
-        memory: steps that are remembered.
-    """
-
-    suite: str
-    task: str
-    protocol: str | None = None
-    horizon: int | None = None
-    action_repeat: int = 2
-    steps: int = 100_000
-    round_steps: int = 10_000
-    seed: int = 0
-    width: int = 128
-    batch: int = 128
-    gradient_ratio: float = 0.5
-    learning_rate: float = 1e-3
-    discount: float = 0.99
-    learning_starts: int = 5_000
-    memory: int = 500_000
+SELECTION_SEEDS, EVALUATION_SEEDS = range(1_000_000, 1_000_010), range(2_000_000, 2_000_050)
 
 
-class StateEnv(gymnasium.Wrapper[np.ndarray, np.ndarray, Any, Any]):
-    """A task with the privileged state as the whole observation; the placement follows from the episode's number."""
-
-    def __init__(self, settings: Settings) -> None:
-        env = make_env(settings)
-        # Going on after a success: its rewards must be worth more than those of waiting before it.
-        env.spec_of_task = replace(env.spec_of_task, ends_on_success=False)
-        super().__init__(env)
-        self.observation_space = self.env.observation_space[ENVIRONMENT_STATE]
-        self.seed, self.episode = settings.seed, 0
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
-        observation, info = self.env.reset(seed=derive_seed(self.seed, "training episode", self.episode) % 2**31)
-        self.episode += 1
-        return observation[ENVIRONMENT_STATE], info
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        observation, *outcome = self.env.step(action)
-        return observation[ENVIRONMENT_STATE], *outcome
-
-
-def make_env(settings: Settings, *, every_action: bool = False) -> TaskEnv:
-    """The task without frames; `every_action`: as long an episode with a choice at every simulated action."""
-    repeat = settings.action_repeat
-    return TaskEnv(
-        suite=settings.suite,
-        task=settings.task,
-        protocol=settings.protocol,
-        horizon=settings.horizon if settings.horizon is None or not every_action else settings.horizon * repeat,
-        action_repeat=1 if every_action else repeat,
-        images=False,
-    )
-
-
-def make_model(settings: Settings, env: StateEnv) -> SAC:
-    model = SAC(
+def make_model(settings: Settings, env: StateEnv) -> LeanSAC:
+    model = LeanSAC(
         "MlpPolicy",
         Monitor(env, info_keywords=("score",)),
         learning_rate=settings.learning_rate,
@@ -112,6 +46,8 @@ def make_model(settings: Settings, env: StateEnv) -> SAC:
         batch_size=settings.batch,
         buffer_size=settings.memory,
         learning_starts=settings.learning_starts,
+        replay_buffer_class=HindsightBuffer if settings.hindsight else None,
+        replay_buffer_kwargs={"env": env, "settings": settings} if settings.hindsight else None,
         train_freq=(1, "episode"),  # a checkpoint between episodes needs no simulator state
         gradient_steps=round(settings.gradient_ratio * env.unwrapped.horizon),
         policy_kwargs={"net_arch": [settings.width] * 2, "optimizer_kwargs": {"fused": True}},
@@ -126,12 +62,16 @@ def actor_path(settings: Settings, folder: Path) -> Path:
     return folder / settings.suite / f"{settings.task}.safetensors"
 
 
-def save_actor(path: Path, model: SAC, metadata: dict[str, Any]) -> None:
-    """The mean of the policy as float16 weights, for `RLExpert`."""
+def save_actor(path: Path, model: LeanSAC, env: StateEnv, metadata: dict[str, Any]) -> None:
+    """The mean of the policy as float16 weights, for `RLExpert`, whose first layer takes the state as it is."""
     actor = model.actor
     layers = [layer for layer in (*actor.latent_pi, actor.mu) if isinstance(layer, torch.nn.Linear)]
-    tensors = {f"{number}.weight": layer.weight.half() for number, layer in enumerate(layers)}
-    tensors |= {f"{number}.bias": layer.bias.half() for number, layer in enumerate(layers)}
+    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+    mean, unit = torch.as_tensor(env.mean), torch.as_tensor(env.unit)
+    weights[0] = weights[0] / unit
+    biases[0] = biases[0] - (weights[0] * mean).sum(1)
+    tensors = {f"{number}.weight": weight.half() for number, weight in enumerate(weights)}
+    tensors |= {f"{number}.bias": bias.half() for number, bias in enumerate(biases)}
     save_checkpoint(path, tensors, metadata)
 
 
@@ -170,16 +110,18 @@ def train(settings: Settings, folder: Path) -> None:
         model.learn(min(settings.round_steps, settings.steps - model.num_timesteps), reset_num_timesteps=False)
         state["episode"] = env.episode - 1  # the last one has only been started
         state["seconds"] += perf_counter() - started
-        finish_round(settings, folder, model, state, episodes=max(1, state["episode"] - first))
+        finish_round(settings, folder, model, env, state, episodes=max(1, state["episode"] - first))
         save_training(checkpoint, model, extra={**state, "settings": asdict(settings)})
         write_text(folder / "log.jsonl", "".join(f"{json.dumps(record)}\n" for record in state["records"]))
         draw_curve(state["records"], folder / "curve.png", title=f"{settings.task}: SAC on the privileged state")
     evaluate(settings, folder)
 
 
-def finish_round(settings: Settings, folder: Path, model: SAC, state: dict[str, Any], *, episodes: int) -> None:
+def finish_round(
+    settings: Settings, folder: Path, model: LeanSAC, env: StateEnv, state: dict[str, Any], *, episodes: int
+) -> None:
     """Play the selection episodes and keep the actor if none was better; of equals, to two digits, the last."""
-    save_actor(actor_path(settings, folder / "last"), model, {})
+    save_actor(actor_path(settings, folder / "last"), model, env, {})
     found = play(settings, folder / "last", SELECTION_SEEDS)
     training = [episode["score"] for episode in list(model.ep_info_buffer)[-episodes:]]
     record = {
@@ -193,7 +135,7 @@ def finish_round(settings: Settings, folder: Path, model: SAC, state: dict[str, 
     quality = [round(float(np.mean(found["score"])), 2), float(np.mean(found["success"]))]
     if state["best"] is None or quality >= state["best"]:
         state["best"] = quality
-        save_actor(actor_path(settings, folder), model, {"steps": model.num_timesteps})
+        save_actor(actor_path(settings, folder), model, env, {"steps": model.num_timesteps})
     print(f"{model.num_timesteps} steps, {record['minutes']} min: {summary(found)}", flush=True)
 
 

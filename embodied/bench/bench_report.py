@@ -11,6 +11,7 @@ from rich.console import Group
 
 from embodied.bench.cells import CellResult
 from embodied.bench.plan import load_plan
+from embodied.bench.store_costs import load_store_costs
 from embodied.bench.tables.build import build_tables
 from embodied.bench.tables.files import cell_records, episode_records, latex_tables, write_csv, write_parquet
 from embodied.bench.tables.page import bench_page
@@ -93,6 +94,7 @@ def write_bench_report(
         title=title or f"Benchmark {tables.suite}",
         downloads=[path.name for path in files],
         protocol=protocols.get(tables.protocol),
+        stores=load_store_costs(folder),
     )
     write_text(page, html)
     return BenchReport(page=page, files=[page, *files], tables=tables, notes=told)

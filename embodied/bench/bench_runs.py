@@ -11,7 +11,7 @@ from embodied.bench.launchers.crew import Crew
 from embodied.bench.plan import Plan, load_plan, require_same_protocol, save_plan
 from embodied.bench.result_files import RESULTS, load_result, load_results, result_path, save_result
 from embodied.bench.schedule import Schedule, Tally, Watcher
-from embodied.bench.suite import SHIFT
+from embodied.bench.suite import BY_SEED, LEARNS_ALONG, SHIFT
 from embodied.bench.work_list import COLLECT, DONE, FAILED, Item, WorkList
 from embodied.core.errors import UserError
 from embodied.core.files import write_text
@@ -52,8 +52,17 @@ def items_of(plan: Plan, cells: Sequence[Cell]) -> list[Item]:
             if needs not in wanted:
                 raise UserError(f"{cell.key} needs the cell {needs}, whose policy it tries")
         scene = store or f"{cell.env}/{cell.task}"
-        items.append(Item(key=cell.key, needs=needs, encoder=cell.encoder, store=scene))
+        item = Item(key=cell.key, needs=needs, encoder=cell.encoder, store=scene, team=team_of(cell))
+        items.append(item)
     return items
+
+
+def team_of(cell: Cell) -> str:
+    """Name of the cells that may be evaluated together: same task, look and weights; empty where the encoder learns."""
+    if cell.encoder == LEARNS_ALONG:
+        return ""
+    weights = f"{cell.encoder}#{cell.seed}" if cell.encoder in BY_SEED else cell.encoder
+    return "/".join((cell.env, cell.task, cell.variant, weights))
 
 
 def static_key(cell: Cell) -> str:

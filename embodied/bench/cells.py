@@ -14,7 +14,10 @@ from typing import Any
 from embodied.core.errors import UserError
 from embodied.core.files import hash_json
 
-RESULT_FORMAT = 1  # of CellResult's record; raise it when a reader of the older one would misread the newer
+# Of CellResult's record; raise it when a reader of the older one would misread or refuse the newer. Fields that came
+# later are optional: 2 has cpu_seconds and sequential.
+RESULT_FORMAT = 2
+PROTOCOL_FORMAT = 1  # of what `protocol_hash` is made of: a number of its own, since results of two hashes never mix
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -51,6 +54,20 @@ class Cell:
         return self.env, self.task, self.variant, self.demos
 
 
+def cell_of(key: str) -> Cell:
+    """The cell of a key, whose encoder may hold slashes of its own."""
+    env, task, variant, controller, *encoder, demos, seed = key.split("/")
+    return Cell(
+        env=env,
+        task=task,
+        variant=variant,
+        controller=controller,
+        encoder="/".join(encoder),
+        demos=int(demos),
+        seed=int(seed),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Episode:
     """One evaluation episode.
@@ -82,7 +99,10 @@ class CellResult:
         best_score: mean score of the best checkpoint on the selection episodes; None where none are tried. Never the
             primary number: a maximum over checkpoints is too high.
         curve: mean score on the selection episodes, by step of the checkpoints: [[step, score], ...].
-        seconds: by phase: collect, encode, train, select, evaluate.
+        seconds: by phase: collect, encode, train, select, evaluate. On a GPU these are the seconds that it was held.
+        cpu_seconds: by phase, of the worker and its simulator processes; empty where it was not measured.
+        sequential: of a cell whose evaluation may stop early, see `SequentialTest.record`, and how many episodes were
+            `planned`; empty for a fixed number of episodes.
         device: `cpu` or the GPU's name.
         encoder_fingerprint: of the frozen encoder; empty for one that learns along.
         demos_fingerprint: of the demonstrations; empty without any.
@@ -99,6 +119,8 @@ class CellResult:
     best_score: float | None = None
     curve: list[list[float]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    sequential: dict[str, Any] = field(default_factory=dict)
     device: str = ""
     encoder_fingerprint: str = ""
     demos_fingerprint: str = ""
@@ -116,6 +138,16 @@ class CellResult:
             raise UserError(f"{self.cell.key} has no episodes: {self.reason or 'it has not been tried'}")
         return sum(episode.score for episode in self.episodes) / len(self.episodes)
 
+    @property
+    def episode_scores(self) -> list[float]:
+        """Of the reported episodes, in the order of their seeds."""
+        return [episode.score for episode in self.episodes]
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether a sequential test ended the evaluation before all planned episodes."""
+        return bool(self.sequential) and len(self.episodes) < int(self.sequential["planned"])
+
     def record(self) -> dict[str, Any]:
         """A JSON-able record, see `read_result`."""
         return {"format": RESULT_FORMAT, **asdict(self)}
@@ -131,8 +163,8 @@ def read_result(record: Mapping[str, Any]) -> CellResult:
     version = fields.pop("format", None)
     if isinstance(version, int) and version > RESULT_FORMAT:
         raise UserError(f"the result has format {version}, this version reads up to {RESULT_FORMAT}: upgrade embodied")
-    if version != RESULT_FORMAT:
-        raise UserError(f"no benchmark result: expected a format of {RESULT_FORMAT}, got {version!r}")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise UserError(f"no benchmark result: expected a format of 1 to {RESULT_FORMAT}, got {version!r}")
     try:
         cell = Cell(**fields.pop("cell"))
         episodes = [Episode(**episode) for episode in fields.pop("episodes")]
@@ -149,4 +181,4 @@ def protocol_hash(protocol: Mapping[str, Any]) -> str:
             their settings, training, seeds of demonstrations, selection and report, the number of episodes. Not in it:
             encoders, how many seeds are run, device, workers, cache.
     """
-    return hash_json({"format": RESULT_FORMAT, **protocol})[:16]
+    return hash_json({"format": PROTOCOL_FORMAT, **protocol})[:16]

@@ -22,6 +22,7 @@ from embodied.bench.policy_episodes import (
     open_simulators,
 )
 from embodied.bench.session import Session
+from embodied.bench.statistics.sequential import SequentialTest
 from embodied.core.files import cache_folder, write_text
 from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, STATE, Reporter, TextEncoder
 from embodied.core.run_folder import RunFolder
@@ -73,6 +74,7 @@ class Experiment:
         slots: episodes side by side; None: one per simulator process.
         cache_bytes: what all feature caches may take; those not in use make room.
         record: whether the reported episodes are filmed.
+        stopping: ends the reported episodes early; None: there are `episodes` of them.
         session: what it shares with experiments before and after it.
     """
 
@@ -95,6 +97,7 @@ class Experiment:
     cache_bytes: int | None = None
     slots: int | None = None
     record: bool = True
+    stopping: SequentialTest | None = None
     session: Session = field(default_factory=Session)
 
     @cached_property
@@ -332,4 +335,5 @@ def report_final(experiment: Experiment, run: RunFolder, reporter: Reporter) -> 
             description="evaluate",
             record=experiment.record,
             session=experiment.session,
+            stopping=experiment.stopping,
         )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 from embodied.bench import reinforcement
+from embodied.bench.cpu_time import CpuWatch
 from embodied.bench.experiment import Experiment, encode, report_final, select, train
 from embodied.bench.feature_checks import check_features, check_on_environment
 from embodied.bench.reinforcement import Reinforcement, learn
 from embodied.bench.results import save_outcomes, summarize, write_results
+from embodied.core.files import write_json
 from embodied.core.protocols import Reporter
 from embodied.core.run_folder import RunFolder, Stopwatch
 from embodied.training.evaluate import Outcome
 
+CPU_SECONDS = "cpu_seconds.json"
 Collect = Callable[[], dict[str, Any]]  # makes sure of the demonstrations; JSON-able
 
 
@@ -26,19 +30,46 @@ class Phases:
     def do(self, name: str, action: Callable[[], dict[str, Any] | None]) -> None:
         """Run a phase that is not done yet, and keep its result."""
         if self._run.result(name) is None:
-            watch = Stopwatch()
+            watch, cpu = Stopwatch(), CpuWatch()
             with self._reporter.phase(name):
                 result = action()
-            self._run.finish(name, result if result is not None else {}, watch.seconds)
+            self.keep(name, result if result is not None else {}, watch.seconds, cpu.seconds)
+
+    def keep(self, name: str, result: dict[str, Any], seconds: float, cpu_seconds: float) -> None:
+        """Record a phase as done."""
+        write_json(self._run.path / CPU_SECONDS, {**phase_cpu_seconds(self._run), name: round(cpu_seconds, 3)})
+        self._run.finish(name, result, seconds)
+
+
+def phase_cpu_seconds(run: RunFolder) -> dict[str, float]:
+    """Processor seconds of each phase, of the process that ran it and its simulators; of the attempt that ended it."""
+    path = run.path / CPU_SECONDS
+    return (
+        {} if not path.is_file() else {str(name): float(value) for name, value in json.loads(path.read_text()).items()}
+    )
 
 
 def run_phases(experiment: Experiment | Reinforcement, run: RunFolder, reporter: Reporter, *, collect: Collect) -> None:
     """From the demonstrations or the first random action to the report; phases that are done are left out."""
+    run_training(experiment, run, reporter, collect=collect)
+    run_evaluation(experiment, run, reporter)
+
+
+def run_training(
+    experiment: Experiment | Reinforcement, run: RunFolder, reporter: Reporter, *, collect: Collect
+) -> None:
+    """All that comes before the reported episodes; phases that are done are left out."""
     phases = Phases(run, reporter)
     if isinstance(experiment, Reinforcement):
         _reinforce(phases, experiment, run, reporter, collect)
     else:
         _imitate(phases, experiment, run, reporter, collect)
+
+
+def run_evaluation(experiment: Experiment | Reinforcement, run: RunFolder, reporter: Reporter) -> None:
+    """The reported episodes and the report, of what `run_training` has trained; phases that are done are left out."""
+    phases = Phases(run, reporter)
+    phases.do("evaluate", lambda: save_outcomes(run, report_episodes(experiment, run, reporter)))
     phases.do("report", lambda: write_results(run, summarize(experiment, run)))
 
 
@@ -53,7 +84,6 @@ def _reinforce(phases: Phases, experiment: Reinforcement, run: RunFolder, report
         return {"checkpoint": learn(experiment, run, reporter).name}
 
     phases.do("reinforce", reinforce_phase)
-    phases.do("evaluate", lambda: save_outcomes(run, report_episodes(experiment, run, reporter)))
 
 
 def _imitate(phases: Phases, experiment: Experiment, run: RunFolder, reporter: Reporter, collect: Collect) -> None:
@@ -66,7 +96,6 @@ def _imitate(phases: Phases, experiment: Experiment, run: RunFolder, reporter: R
     phases.do("encode", encode_phase)
     phases.do("train", lambda: {"checkpoint": train(experiment, run, reporter).name})
     phases.do("select", lambda: select(experiment, run, reporter))
-    phases.do("evaluate", lambda: save_outcomes(run, report_episodes(experiment, run, reporter)))
 
 
 def report_episodes(experiment: Experiment | Reinforcement, trained: RunFolder, reporter: Reporter) -> list[Outcome]:

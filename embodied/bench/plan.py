@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class Plan:
         controllers: their names; `baselines`: encoder -> controllers.
         recipes: by `recipe_key`.
         seeds: first evaluation seeds by purpose.
+        early_stopping: of the reported episodes, see `SequentialTest`; empty for a fixed number, as it is by default.
         source: hash of what the plan was made from, to see without making it again that it would come out the same.
     """
 
@@ -60,11 +61,14 @@ class Plan:
     recipes: Mapping[str, Recipe]
     seeds: Mapping[str, int]
     source: str
+    early_stopping: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What the hash is made of."""
-        return {"recipes": {key: asdict(recipe) for key, recipe in self.recipes.items()}, "seeds": dict(self.seeds)}
+        """What the hash is made of. A part that came later stands in it only where it is used: hashes stay."""
+        recipes = {key: asdict(recipe) for key, recipe in self.recipes.items()}
+        stopping = {"early_stopping": dict(self.early_stopping)} if self.early_stopping else {}
+        return {"recipes": recipes, "seeds": dict(self.seeds), **stopping}
 
     @property
     def protocol_hash(self) -> str:
@@ -127,6 +131,8 @@ def plan_tasks(suite: Suite) -> list[dict[str, Any]]:
 def save_plan(plan: Plan, folder: Path) -> None:
     """Write `bench.json`."""
     record = {"format": FORMAT, "protocol_hash": plan.protocol_hash, **asdict(plan)}
+    if not plan.early_stopping:
+        del record["early_stopping"]  # which older versions do not know
     write_json(folder / PLAN, record)
 
 

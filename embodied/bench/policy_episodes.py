@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 
 from embodied.bench.session import Session, Simulators
+from embodied.bench.statistics.sequential import SequentialTest
 from embodied.core.errors import UsageError
 from embodied.core.protocols import Policy, Reporter, image_key
 from embodied.encoders.modality import looks
 from embodied.envs.vector import reset_slots
 from embodied.policies.action_space import ActionSpace, check_same_actions
 from embodied.policies.artifact import load_policy
-from embodied.training.evaluate import Outcome, SlotEnvironment, evaluate
+from embodied.training.evaluate import Enough, Lane, Outcome, SlotEnvironment, evaluate_lanes
 
 # First seeds of the episodes of each purpose: they never meet, so nothing is reported on what was trained or chosen on.
 SELECTION_SEEDS = 1_000_000
@@ -80,27 +82,60 @@ def evaluate_checkpoint(
     description: str,
     record: bool = False,
     session: Session | None = None,
+    stopping: SequentialTest | None = None,
 ) -> list[Outcome]:
-    """Closed-loop episodes of a policy file; with `record` the first success and failure keep their frames."""
+    """Closed-loop episodes of a policy file; with `record` the first success and failure keep their frames.
+
+    With `stopping` they end when their scores are enough for it, in the order of the seeds.
+    """
     policy, metadata = load_policy(path, device=device, load=(session or Session()).encoder)
+    check_actions(path, metadata, simulators)
+    slots = cast(SlotEnvironment, simulators)
+    lane = lane_of(policy, metadata, seeds, slots=slots.num_envs, record=record, stopping=stopping)
+    (outcomes,) = evaluate_lanes([lane], slots, reset_slots, device=device, reporter=reporter, description=description)
+    return outcomes
+
+
+def check_actions(path: Path, metadata: Mapping[str, Any], simulators: Simulators) -> None:
+    """The environments take the actions that a policy file gives.
+
+    Raises:
+        UserError: they do not.
+    """
     if space := metadata["arguments"].get("action_space"):
         bounds = cast(SlotEnvironment, simulators).single_action_space
         named = f"{metadata['env']['suite']} {metadata['env']['task']}"
         check_same_actions(
             ActionSpace.of(space), bounds.low, bounds.high, policy=str(path), environment=f"the environment {named}"
         )
+
+
+def lane_of(
+    policy: nn.Module,
+    metadata: Mapping[str, Any],
+    seeds: Sequence[int],
+    *,
+    slots: int,
+    record: bool,
+    stopping: SequentialTest | None,
+) -> Lane:
+    """The episodes of a policy that `load_policy` gave; see `evaluate_checkpoint`."""
     follows = getattr(policy, "instructions", None) is not None
-    return evaluate(
-        cast(Policy, policy),
-        cast(SlotEnvironment, simulators),
-        reset_slots,
-        seeds,
-        device=device,
-        reporter=reporter,
-        description=description,
+    return Lane(
+        policy=cast(Policy, policy),
+        seeds=seeds,
+        slots=slots,
         record_key=image_key(camera_list(metadata["env"])[0]) if record else None,
         read_instructions=instructions_of if follows else None,
+        enough=enough_for(stopping),
     )
+
+
+def enough_for(stopping: SequentialTest | None) -> Enough | None:
+    """A sequential test as an evaluation asks it; None where the number of episodes is fixed."""
+    if stopping is None:
+        return None
+    return lambda outcomes: stopping.enough([outcome.score for outcome in outcomes])
 
 
 def instructions_of(simulators: Simulators) -> list[str]:

@@ -14,14 +14,15 @@ from embodied.bench.experiment import Experiment, Training
 from embodied.bench.plan import IMITATION, REINFORCEMENT, Recipe
 from embodied.bench.reinforcement import Reinforcement
 from embodied.bench.session import Session
+from embodied.bench.statistics.sequential import SequentialTest
 from embodied.bench.suite import SHIFT, split_shift
 from embodied.core.files import cache_folder
 from embodied.policies.action_space import ActionSpace
 
-# What the cell or the machine decides.
+# What the cell or the machine decides, and `stopping`, which stands once in the plan.
 NOT_IN_A_RECIPE = (
     "store", "encoder", "demos", "seed", "shift", "device", "workers", "slots", "record", "cache", "cache_bytes",
-    "session",
+    "stopping", "session",
 )  # fmt: skip
 SLOTS = 4  # episodes side by side, the same number on every machine: batches of another size round otherwise
 
@@ -76,7 +77,13 @@ def recipe_of(experiment: Experiment | Reinforcement, collect: Mapping[str, Any]
 
 
 def experiment_of(
-    recipe: Recipe, cell: Cell, place: Place, session: Session, *, record: bool
+    recipe: Recipe,
+    cell: Cell,
+    place: Place,
+    session: Session,
+    *,
+    record: bool,
+    stopping: SequentialTest | None = None,
 ) -> Experiment | Reinforcement:
     """What to run for a cell; of a shifted one, what its policy came of, with the shift in the reported episodes.
 
@@ -86,6 +93,7 @@ def experiment_of(
         place: where.
         session: what cells of one worker share.
         record: whether the reported episodes are filmed.
+        stopping: ends the reported episodes early; of the plan.
     """
     shift: dict[str, Any] = {}
     if cell.variant.startswith(SHIFT):
@@ -101,6 +109,7 @@ def experiment_of(
         "workers": place.processes,
         "slots": SLOTS,
         "record": record,
+        "stopping": stopping,
         "cache": place.cache,
         "cache_bytes": place.cache_bytes,
         "session": session,

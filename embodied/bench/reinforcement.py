@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from embodied.bench.experiment import REPORT_SEEDS, SELECTION_SEEDS, episode_seeds, evaluate_checkpoint, open_simulators
 from embodied.bench.session import Session
+from embodied.bench.statistics.sequential import SequentialTest
 from embodied.core.errors import UsageError
 from embodied.core.files import cache_folder
 from embodied.core.protocols import ACTION, REWARD, STATE, Reporter, image_key
@@ -58,7 +59,7 @@ class Reinforcement:
         workers: simulator processes that all environments are spread over, of training and of an evaluation.
         store: of demonstrations, for an agent that starts from them; `demos` of its first episodes.
         cache_bytes: what all feature caches may take.
-        slots, record, session: see `Experiment`.
+        slots, record, stopping, session: see `Experiment`.
     """
 
     env: Mapping[str, Any]
@@ -82,6 +83,7 @@ class Reinforcement:
     cache_bytes: int | None = None
     slots: int | None = None
     record: bool = True
+    stopping: SequentialTest | None = None
     session: Session = field(default_factory=Session)
 
     @property
@@ -277,7 +279,15 @@ def report_final(experiment: Reinforcement, run: RunFolder, reporter: Reporter) 
     """The episodes that are reported: the final policy on fresh seeds, with frames to show."""
     seeds = episode_seeds(REPORT_SEEDS, experiment.seed, experiment.episodes)
     path = experiment.final_policy(run)
-    return run_episodes(experiment, path, seeds, reporter, frames=experiment.record, shift=experiment.shift)
+    return run_episodes(
+        experiment,
+        path,
+        seeds,
+        reporter,
+        frames=experiment.record,
+        shift=experiment.shift,
+        stopping=experiment.stopping,
+    )
 
 
 def run_episodes(
@@ -288,6 +298,7 @@ def run_episodes(
     *,
     frames: bool,
     shift: Mapping[str, Any] | None = None,
+    stopping: SequentialTest | None = None,
 ) -> list[Outcome]:
     """Closed-loop episodes of a policy file on environments of their own."""
     with open_simulators(
@@ -308,4 +319,5 @@ def run_episodes(
             description="evaluate",
             record=frames,
             session=experiment.session,
+            stopping=stopping,
         )

@@ -40,7 +40,7 @@ def write_report(folder: Path, summary: Mapping[str, Any], config_yaml: str) -> 
 {summary["demos"]} demonstrations, seed {summary["seed"]}, {escape(str(summary["device"]))}</p>
 <p><span class="big">{summary["success_rate"]:.0%}</span> success: {summary["successes"]} of {summary["episodes"]}
 episodes on fresh seeds, 95 % interval {low:.0%} to {high:.0%}</p>
-{_best(summary)}
+{_stopped(summary)}{_best(summary)}
 {video}
 <div class="pair">{plots}</div>
 <h2>Time</h2>{table(["phase", "seconds"], [[name, f"{value:.1f}"] for name, value in summary["seconds"].items()])}
@@ -50,6 +50,16 @@ episodes on fresh seeds, 95 % interval {low:.0%} to {high:.0%}</p>
 <h2>Environment</h2><pre>{escape(environment)}</pre>
 """
     write_text(folder / "report.html", document(title, body))
+
+
+def _stopped(summary: Mapping[str, Any]) -> str:
+    test = summary.get("sequential")
+    if not test:
+        return ""
+    return (
+        f'<p class="soft">A sequential test looked after every episode: {summary["episodes"]} of {test["planned"]} '
+        "planned ones were enough. The interval is that of a confidence sequence, which holds wherever one stops.</p>"
+    )
 
 
 def _best(summary: Mapping[str, Any]) -> str:

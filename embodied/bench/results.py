@@ -10,6 +10,7 @@ from embodied.bench.plots import plot_learning_curve, plot_reinforcement, plot_s
 from embodied.bench.reinforcement import Reinforcement
 from embodied.bench.report import write_report
 from embodied.bench.statistics.intervals import wilson_interval
+from embodied.bench.statistics.sequential import confidence_sequence
 from embodied.bench.video import label_frames, side_by_side, write_video
 from embodied.core.files import write_json
 from embodied.core.run_folder import RunFolder, read_metrics, versions
@@ -38,6 +39,8 @@ def summarize(experiment: Experiment | Reinforcement, run: RunFolder) -> dict[st
     assert evaluated is not None, run.path
     outcomes = evaluated["outcomes"]
     successes = sum(outcome["success"] for outcome in outcomes)
+    # An interval for a fixed number of episodes would not hold where what they showed decided the number.
+    interval = wilson_interval if experiment.stopping is None else confidence_sequence
     return {
         "task": experiment.env["task"],
         "camera": experiment.env["camera"],
@@ -47,8 +50,9 @@ def summarize(experiment: Experiment | Reinforcement, run: RunFolder) -> dict[st
         "seed": experiment.seed,
         "demos": experiment.demos,
         "success_rate": successes / len(outcomes),
-        "interval": list(wilson_interval(successes, len(outcomes))),
+        "interval": list(interval(successes, len(outcomes))),
         "episodes": len(outcomes),
+        **({} if experiment.stopping is None else {"sequential": sequential_record(experiment)}),
         "successes": successes,
         "seeds": [outcome["seed"] for outcome in outcomes],
         "outcomes": outcomes,
@@ -60,6 +64,13 @@ def summarize(experiment: Experiment | Reinforcement, run: RunFolder) -> dict[st
         "versions": versions(),
         "device": str(experiment.device),
     }
+
+
+def sequential_record(experiment: Experiment | Reinforcement) -> dict[str, Any]:
+    """How an evaluation may end early, and how many episodes were planned; empty for a fixed number."""
+    if experiment.stopping is None:
+        return {}
+    return {**experiment.stopping.record(), "planned": experiment.episodes}
 
 
 def artifacts(run: RunFolder, experiment: Experiment | Reinforcement) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Protocol
 
 from embodied.bench.launchers.crew import Crew, Report
@@ -125,11 +126,7 @@ class Schedule:
         for number, desk in enumerate(self._desks):
             if desk.items or not self._crew.ready(number):
                 continue
-            batch: list[Item] = []
-            while len(batch) < self._crew.batch and (item := self._work.claim(after=desk.last)) is not None:
-                batch.append(item)
-                desk.last = item
-                desk.items[item.key] = item
+            batch = self._claim(desk)
             now = time.monotonic()
             if not batch:
                 desk.starved = True
@@ -144,6 +141,27 @@ class Schedule:
                 self._watcher.started(item)
             self._crew.send(number, batch)
         return bool(self._held())
+
+    def _claim(self, desk: _Desk) -> list[Item]:
+        """Items for a worker. One that a worker was lost with goes alone, so that it takes no others with it again."""
+        batch: list[Item] = []
+        limit = self._crew.batch
+        if limit > 1 and not self._crew.mixed:  # at the end there shall be something for everyone
+            limit = max(1, min(limit, ceil(self._work.waiting() / self._crew.size)))
+        while len(batch) < limit:
+            beside = None if self._crew.mixed or not batch else batch[0]
+            item = self._work.claim(after=desk.last, beside=beside)
+            if item is None:
+                break
+            if item.losses and batch:
+                self._work.give_back([item.key])
+                break
+            batch.append(item)
+            desk.last = item
+            desk.items[item.key] = item
+            if item.losses:
+                break
+        return batch
 
     def _others_are_at_it(self) -> bool:
         """Whether items are left: that another process has claimed, or that wait for a worker to be ready."""

@@ -15,10 +15,12 @@ from typing import Any
 
 import yaml
 
+from embodied.bench.statistics.sequential import SequentialTest, read_sequential_test
 from embodied.core.errors import UsageError, UserError, unknown_name
 
 MANDATORY = ("state", "proprioception", "pixels", "random", "scratch")  # baselines of every table
 LEARNS_ALONG = "scratch"
+BY_SEED = ("random", LEARNS_ALONG)  # encoders whose weights belong to the run: another seed, another fingerprint
 SHIFT = "shift:"
 FOLDER = "suite"  # in embodied/conf
 # What the cell or the machine decides, and what would make two cells of one encoder differ.
@@ -60,6 +62,7 @@ class Suite:
         settings: of `embodied train` for all cells.
         exceptions: `scratch` -> settings for it alone.
         seeds: training seeds where a command names none.
+        early_stopping: of the reported episodes; None: as many as the settings say.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Suite:
     settings: Mapping[str, Any] = field(default_factory=dict)
     exceptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seeds: int = 3
+    early_stopping: SequentialTest | None = None
 
     def controllers_of(self, encoder: str) -> tuple[str, ...]:
         """The controllers that an encoder runs under: all of them, but for baselines that are no encoders of grids."""
@@ -112,7 +116,7 @@ def read_suite(content: Any, *, name: str) -> Suite:
     """
     where = f"suite {name}"
     fields = _group(content, where, known=("description", "tasks", "controllers", "baselines", "settings", "exceptions",
-                                           "variants", "demos", "seeds"))  # fmt: skip
+                                           "variants", "demos", "seeds", "early_stopping"))  # fmt: skip
     for required in ("description", "tasks", "controllers", "baselines"):
         if not fields.get(required):
             raise UsageError(f"{where}: {required} is missing")
@@ -145,7 +149,15 @@ def read_suite(content: Any, *, name: str) -> Suite:
         settings=_settings(fields.get("settings") or {}, f"{where}: settings"),
         exceptions=exceptions,
         seeds=seeds,
+        early_stopping=_early_stopping(fields.get("early_stopping"), where),
     )
+
+
+def _early_stopping(settings: Any, where: str) -> SequentialTest | None:
+    try:
+        return read_sequential_test(settings)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
 
 
 def check_encoder_name(spec: str) -> str:

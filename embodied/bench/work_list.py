@@ -7,8 +7,6 @@ written whole or not at all: they, and not the list, are the record, and a lost 
 
 from __future__ import annotations
 
-import os
-import socket
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from embodied.bench.claimants import is_gone, process_name
 from embodied.bench.result_files import RESULTS
 from embodied.core.errors import UserError
 
 LIST = "work.sqlite"
-LEASE_S = 60.0  # after so long without a heartbeat a claimant on another host is taken for dead
 FAILURES = 2  # one retry
 LOSSES = 3  # workers that an item may take with it
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
@@ -31,7 +29,7 @@ CREATE TABLE IF NOT EXISTS items (
   key TEXT PRIMARY KEY, position INTEGER NOT NULL, kind TEXT NOT NULL, needs TEXT, encoder TEXT NOT NULL,
   store TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'waiting', owner TEXT, beat REAL,
   failures INTEGER NOT NULL DEFAULT 0, losses INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '',
-  seconds REAL NOT NULL DEFAULT 0
+  seconds REAL NOT NULL DEFAULT 0, team TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS by_status ON items (status, position);
 """
@@ -45,6 +43,13 @@ ORDER BY kind != 'collect', NOT (encoder = :encoder AND store = :store), encoder
   encoder IN (SELECT encoder FROM items WHERE status = 'running'), position
 LIMIT 1
 """
+# What can be done together with an item; what a worker was lost with is done alone, so that it takes nothing with it.
+CLAIM_BESIDE = """
+SELECT key FROM items AS item
+WHERE status = 'waiting' AND key IN (SELECT key FROM wanted) AND team = :team AND team != '' AND losses = 0
+  AND (needs IS NULL OR (SELECT status FROM items WHERE key = item.needs) = 'done')
+ORDER BY position LIMIT 1
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,8 @@ class Item:
         needs: key of the item that has to be done before.
         encoder, store: what items next to each other should have in common.
         failures: how often it has failed.
+        losses: how many workers were lost with it.
+        team: name that it shares with what a worker may do together with it; empty: it is done alone.
     """
 
     key: str
@@ -65,6 +72,8 @@ class Item:
     encoder: str = ""
     store: str = ""
     failures: int = 0
+    losses: int = 0
+    team: str = ""
 
 
 class WorkList:
@@ -83,6 +92,7 @@ class WorkList:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.executescript(SCHEMA)
+            self._add_what_older_lists_lack()
             self._connection.execute("CREATE TEMP TABLE wanted (key TEXT PRIMARY KEY)")  # this process's own
         except sqlite3.DatabaseError as error:
             self._connection.close()
@@ -99,28 +109,36 @@ class WorkList:
     def close(self) -> None:
         self._connection.close()
 
+    def _add_what_older_lists_lack(self) -> None:
+        with self._writing() as connection:
+            if "team" not in {row[1] for row in connection.execute("PRAGMA table_info(items)")}:
+                connection.execute("ALTER TABLE items ADD COLUMN team TEXT NOT NULL DEFAULT ''")
+
     def add(self, items: Sequence[Item]) -> None:
         """Add the items that are not there yet; only those that this process has added are claimed by it."""
         with self._writing() as connection:
             (after,) = connection.execute("SELECT COALESCE(MAX(position), 0) FROM items").fetchone()
             connection.executemany(
-                "INSERT OR IGNORE INTO items (key, position, kind, needs, encoder, store) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO items (key, position, kind, needs, encoder, store, team) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [
-                    (item.key, after + number, item.kind, item.needs, item.encoder, item.store)
+                    (item.key, after + number, item.kind, item.needs, item.encoder, item.store, item.team)
                     for number, item in enumerate(items, start=1)
                 ],
             )
             connection.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", [(item.key,) for item in items])
 
-    def claim(self, *, after: Item | None = None) -> Item | None:
+    def claim(self, *, after: Item | None = None, beside: Item | None = None) -> Item | None:
         """Take an item whose need is met; None when there is none at present.
 
         Args:
             after: what the worker did before, to go on with what is like it.
+            beside: take only what may be done together with this one.
         """
         preference = {"encoder": after.encoder if after else "", "store": after.store if after else ""}
+        statement, values = (CLAIM, preference) if beside is None else (CLAIM_BESIDE, {"team": beside.team})
         with self._writing() as connection:
-            row = connection.execute(CLAIM, preference).fetchone()
+            row = connection.execute(statement, values).fetchone()
             if row is None:
                 return None
             connection.execute(
@@ -179,7 +197,7 @@ class WorkList:
         """Let items wait again whose claimants are gone: ended on this host, or silent for too long on another."""
         with self._writing() as connection:
             rows = connection.execute("SELECT key, owner, beat FROM items WHERE status = 'running'").fetchall()
-            lost = [key for key, owner, beat in rows if _gone(owner, beat)]
+            lost = [key for key, owner, beat in rows if is_gone(owner, beat)]
             connection.executemany(
                 "UPDATE items SET status = 'waiting', owner = NULL WHERE key = ?", [(key,) for key in lost]
             )
@@ -213,13 +231,18 @@ class WorkList:
         rows = self._connection.execute("SELECT key, status, reason FROM items WHERE key IN (SELECT key FROM wanted)")
         return {key: (status, reason) for key, status, reason in rows}
 
+    def waiting(self) -> int:
+        """How many items that this process has added are to be claimed yet."""
+        statement = "SELECT COUNT(*) FROM items WHERE status = 'waiting' AND key IN (SELECT key FROM wanted)"
+        return int(self._connection.execute(statement).fetchone()[0])
+
     def seconds(self) -> dict[str, float]:
         """How long each item took that is done, by key."""
         return dict(self._connection.execute("SELECT key, seconds FROM items WHERE status = 'done'"))
 
     @staticmethod
     def _item(connection: sqlite3.Connection, key: str) -> Item:
-        columns = "key, kind, needs, encoder, store, failures"
+        columns = "key, kind, needs, encoder, store, failures, losses, team"
         row = connection.execute(f"SELECT {columns} FROM items WHERE key = ?", (key,)).fetchone()
         return Item(**dict(zip(columns.split(", "), row, strict=True)))
 
@@ -233,27 +256,3 @@ class WorkList:
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
-
-
-def process_name() -> str:
-    """`<host>/<process id>/<when it started>`: a number that is used again is not taken for the same process."""
-    return f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"
-
-
-def _gone(owner: str | None, beat: float | None) -> bool:
-    if owner is None or beat is None:
-        return True
-    host, process, started = owner.rsplit("/", 2)
-    if host == socket.gethostname() and process.isdecimal():
-        return _started(int(process)) != started
-    return time.time() - beat > LEASE_S
-
-
-def _started(process: int) -> str:
-    """When a process started, in the kernel's ticks; empty where it is gone or a zombie."""
-    try:
-        text = Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return ""
-    values = text.rpartition(")")[2].split()
-    return "" if values[0] in "ZX" else values[19]

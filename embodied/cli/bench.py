@@ -9,6 +9,7 @@ embodied bench compare A B and embodied bench leaderboard FOLDER read such folde
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from embodied.bench.launchers.crew import Crew, MakeRunner
 from embodied.bench.plan import Plan, load_plan
 from embodied.bench.result_files import load_results
 from embodied.bench.schedule import Tally
+from embodied.bench.statistics.sequential import read_sequential_test
 from embodied.bench.suite import Suite, check_encoder_name, load_suite
 from embodied.bench.work_list import FAILED
 from embodied.cli.bench_plan import make_plan, source_of
@@ -92,6 +94,7 @@ def run_suite(suite: Suite, config: DictConfig, console: Console) -> Path:
     """
     seeds = chosen_seeds(config.seeds, suite.seeds)
     check_settings(config)
+    suite = with_early_stopping(suite, config)
     encoders = [check_encoder_name(str(name)) for name in config.encoders]
     folder = Path(config.root).expanduser() / suite.name
     plan = current_plan(suite, folder)
@@ -107,6 +110,19 @@ def run_suite(suite: Suite, config: DictConfig, console: Console) -> Path:
             raise
     console.print(closing_line(cells, tally), highlight=False)
     return folder
+
+
+def with_early_stopping(suite: Suite, config: DictConfig) -> Suite:
+    """The suite with the command's early stopping, if it names one.
+
+    Raises:
+        UsageError: it makes no sense.
+    """
+    settings = config.early_stopping
+    if settings is None:
+        return suite
+    named = OmegaConf.to_container(settings) if OmegaConf.is_config(settings) else settings
+    return replace(suite, early_stopping=read_sequential_test(named))
 
 
 def current_plan(suite: Suite, folder: Path) -> Plan:
@@ -137,6 +153,7 @@ def check_settings(config: DictConfig) -> None:
         raise unknown_name("launcher", str(config.launcher), LAUNCHERS)
     if config.workers is not None:
         positive(config, "workers")
+    positive(config, "batch_cells")
     if not isinstance(config.videos, int) or config.videos < 0:
         raise UsageError(f"videos must be 0 or more, got {config.videos!r}")
     if config.gpu_gb <= 0:
@@ -160,29 +177,31 @@ def hire_for(config: DictConfig, folder: Path, *, filmed: Sequence[int]) -> Hire
 
         device = str(config.device)
         cache, most = resolve_cache(config), cache_bytes(config)
+        batch = int(config.batch_cells)
 
         def runner(devices: Sequence[str], processes: int, threads: int) -> MakeRunner:
             from embodied.bench.cell_runner import MakeCellRunner
             from embodied.bench.recipes import Place
 
             place = Place(processes=processes, threads=threads, cache=cache.absolute(), cache_bytes=most)
-            return MakeCellRunner(folder.absolute(), place, list(devices), list(filmed))
+            return MakeCellRunner(folder.absolute(), place, list(devices), list(filmed), batch_cells=batch)
 
         options: dict[str, Any] = dict(config.launcher_options or {})
         if config.launcher == "local":
             from embodied.bench.launchers.local import LocalCrew, devices_of_workers
             from embodied.envs.worker_processes import usable_cores
 
-            devices = devices_of_workers(config.workers, device, gpu_gb=float(config.gpu_gb))[:waiting]
+            found = devices_of_workers(config.workers, device, gpu_gb=float(config.gpu_gb), batch=batch)
+            devices = found[:waiting]
             share = max(1, usable_cores() // len(devices))
-            return LocalCrew(runner(devices, share if share > 1 else 0, share), size=len(devices))
+            return LocalCrew(runner(devices, share if share > 1 else 0, share), size=len(devices), batch=batch)
         remote = ["cuda" if options.get("gpus") or device.startswith("cuda") else "cpu"]
         if config.launcher == "ray":
             from embodied.bench.launchers.ray_cluster import RayCrew
 
             cpus = int(options.get("cpus", 1))
             made = runner(remote, cpus if cpus > 1 else 0, cpus)
-            return RayCrew(made, size=config.workers, options=options)
+            return RayCrew(made, size=config.workers, options=options, batch=batch)
         from embodied.bench.launchers.slurm import SlurmCrew
 
         cpus = int(options.get("cpus_per_task", 1))

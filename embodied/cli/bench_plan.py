@@ -56,6 +56,7 @@ def make_plan(suite: Suite) -> Plan:
         baselines={encoder: list(names) for encoder, names in suite.baselines.items()},
         recipes=recipes,
         seeds={"report": REPORT_SEEDS, "selection": SELECTION_SEEDS, "per_run": SEEDS_PER_RUN},
+        early_stopping=suite.early_stopping.record() if suite.early_stopping else {},
         source=source_of(suite),
     )
 

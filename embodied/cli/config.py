@@ -56,8 +56,8 @@ def compose_config(verb: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def command(verb: str) -> str:
-    """How a user calls the verb of a configuration: `data_import.yaml` is that of `embodied data import`."""
-    return f"embodied {verb.replace('_', ' ')}"
+    """How a user calls the verb of a configuration: `robot_teleop_log.yaml` is that of `embodied robot teleop-log`."""
+    return f"embodied {verb.replace('_', ' ', 1).replace('_', '-')}"
 
 
 def normalize(overrides: Sequence[str]) -> list[str]:

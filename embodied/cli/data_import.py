@@ -15,11 +15,11 @@ from rich.markup import escape
 from embodied.cli.data import format_options, required_path
 from embodied.cli.episode_numbers import episode_numbers
 from embodied.cli.frames_reporter import FramesReporter
-from embodied.core.errors import UsageError, UserError
+from embodied.core.errors import UsageError, UserError, unknown_name
 from embodied.core.files import write_text
 from embodied.core.run_folder import Stopwatch
 from embodied.datasets.episode_source import EpisodeSource
-from embodied.datasets.formats import open_source
+from embodied.datasets.formats import open_source, option_defaults
 from embodied.datasets.importing import ImportPlan, ImportReport, plan_import
 from embodied.datasets.importing import run_import as fill_store
 from embodied.datasets.key_casting import ImageOptions
@@ -44,6 +44,9 @@ def run_import(config: DictConfig) -> int:
     Keys get this project's names by rules on name, dtype and shape, which are printed as YAML where they change
     anything. Change them with map='{foreign_key: name, other_key: null}', or edit the file that map_file= writes.
     An import that was stopped or killed goes on with the same command; a store never mixes sources or mappings.
+
+    With robot=, a recording made with embodied robot record or deploy gives cameras, state and actions as that
+    robot's policies have them, and an episode for each that a simulated robot had.
     """
     console = Console()
     path = required_path(config, "source", "what to import?")
@@ -52,7 +55,9 @@ def run_import(config: DictConfig) -> int:
     images = ImageOptions(codec=str(config.images), layout=str(config.layout), float_images=config.float_images)
     options = format_options(config) | ({} if config.fps is None else {"fps": config.fps})
     to = None if config.dry_run else required_path(config, "to", "where to write the store?")
-    name, source = open_source(path, format=str(config.format), options=options)
+    name, source = open_recorded(config, path, options)
+    if config.robot is not None:
+        options = {**options, "robot": source.robot}
     with closing(source):
         console.print(
             f"[bold]{escape(path)}[/]: {name}, {len(source)} episodes, {source.fps:g} frames/s"
@@ -66,6 +71,24 @@ def run_import(config: DictConfig) -> int:
             console.print("dry run: nothing was imported")
             return 0
         return fill(config, source, plan, to, console)
+
+
+def open_recorded(config: DictConfig, path: str, options: Mapping[str, Any]) -> tuple[str, EpisodeSource]:
+    """The format's name and the source; with robot=, a recording in the names and units of that robot's policies."""
+    if config.robot is None:
+        return open_source(path, format=str(config.format), options=options)
+    from embodied.datasets.importers import rosbag
+    from embodied.real_robot.description.reading import load_robot
+    from embodied.real_robot.recording.episodes import open_recording
+
+    if config.format not in ("auto", "rosbag"):
+        raise UsageError(f"robot= is for ROS recordings, not for format={config.format}")
+    robot = load_robot(str(config.robot))
+    takes = {**option_defaults(rosbag.open_source), **option_defaults(open_recording)}
+    for option in options:
+        if option not in takes:
+            raise unknown_name("option of a robot's recording", option, takes)
+    return "rosbag", open_recording(Path(path), robot, **options)
 
 
 def choose_mapping(config: DictConfig, source: EpisodeSource, images: ImageOptions, console: Console) -> KeyMapping:

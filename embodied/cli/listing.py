@@ -25,11 +25,12 @@ Listing = dict[str, str]  # name -> one line
 
 
 def first_comment(group: str) -> Listing:
-    """Options of a configuration group, described by the first line of their yaml."""
+    """Options of a configuration group, described by the first line of their yaml that is not for Hydra."""
     folder = files("embodied.conf").joinpath(group)
     found = {}
     for option in groups()[group]:
-        first = folder.joinpath(f"{option}.yaml").read_text(encoding="utf-8").splitlines()[0]
+        lines = folder.joinpath(f"{option}.yaml").read_text(encoding="utf-8").splitlines()
+        first = next(line for line in lines if line and not line.startswith("# @"))
         found[option] = first.removeprefix("#").strip()
     return found
 

@@ -48,6 +48,13 @@ VERBS = {
         "import path/to/dataset to=stores/mine",
         own_help=True,
     ),
+    "deploy": Verb(
+        "deploy", "Run a trained policy on a robot, safely.", "run=runs/... robot=sim live=true", "deploy"
+    ),
+    "serve": Verb(
+        "serve", "Serve a trained policy to a robot elsewhere.", "run=runs/... token_file=robot.token", "serve"
+    ),
+    "robot": Verb("robot", "Check, record, replay and simulate a robot.", "check robot=my_arm.yaml", own_help=True),
     "list": Verb("listing", "List envs, tasks, encoders, objectives, policies, ...", "tasks --json"),
     "doctor": Verb("doctor", "Check this machine and say how to fix it.", "--json"),
 }

@@ -22,6 +22,7 @@ from embodied.cli.config import positive
 from embodied.cli.reporter import RichReporter
 from embodied.cli.runs import open_run, run_verb
 from embodied.cli.settings import cache_bytes, resolve_cache, resolve_device
+from embodied.core.checkpoint import save_checkpoint
 from embodied.core.errors import UsageError, unknown_name
 from embodied.core.run_folder import RunFolder, Stopwatch, read_metrics
 from embodied.core.seeding import derive_seed
@@ -29,7 +30,9 @@ from embodied.datasets.loading.frames import FrameDataset, open_frames
 from embodied.datasets.store.episode_index import is_store
 from embodied.encoders.artifact import save_encoder
 from embodied.encoders.vit import ViTEncoder
-from embodied.training.pretrain import PRECISIONS, pretrain, resume_step
+from embodied.training.optimization import Recipe, scaled_learning_rate
+from embodied.training.pretrain import PRECISIONS, pretrain
+from embodied.training.pretrain_state import resume_step
 
 
 def main(arguments: Sequence[str], *, debug: bool) -> int:
@@ -39,7 +42,9 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
 
 def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
     """One pre-training, from the data to the artifact."""
-    positive(config, "train.steps", "train.batch_size", "train.checkpoint_every", "encoder.image_size")
+    positive(
+        config, "train.steps", "train.batch_size", "train.accumulate", "train.checkpoint_every", "encoder.image_size"
+    )
     console = Console()
     device = resolve_device(str(config.device))
     if config.train.learning_rate <= 0 or config.train.weight_decay < 0 or config.train.clip <= 0:
@@ -48,7 +53,8 @@ def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
         raise UsageError(f"train.warmup_steps must be at least 0, got {config.train.warmup_steps}")
     if config.train.precision not in PRECISIONS:
         raise unknown_name("train.precision", str(config.train.precision), PRECISIONS)
-    objective = build_objective(config)  # before anything is written: it checks its settings
+    # Before anything is written: both check their settings.
+    recipe, objective = build_recipe(config), build_objective(config)
     reporter = RichReporter(console)
     with reporter.phase("data"):
         frames = open_data(config, reporter)
@@ -63,7 +69,11 @@ def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
             objective,
             lambda step: frames.read(sampler.batch(step)),
             steps=int(config.train.steps),
-            learning_rate=float(config.train.learning_rate),
+            learning_rate=scaled_learning_rate(
+                float(config.train.learning_rate),
+                str(config.train.scale_learning_rate),
+                int(config.train.batch_size),
+            ),
             weight_decay=float(config.train.weight_decay),
             warmup_steps=int(config.train.warmup_steps),
             clip=float(config.train.clip),
@@ -74,6 +84,7 @@ def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
             device=device,
             log=log,
             reporter=reporter,
+            recipe=recipe,
         )
     run.finish("pretrain", {}, watch.seconds)
     finish(config, run, objective, frames)
@@ -98,6 +109,9 @@ def finish(config: DictConfig, run: RunFolder, objective: nn.Module, frames: Fra
         seconds=run.phase_seconds()["pretrain"],
     )
     assert isinstance(objective.encoder, nn.Module)
+    if hasattr(objective, "exports"):
+        for name, (tensors, settings) in objective.exports().items():  # type: ignore[operator]
+            save_checkpoint(run.path / f"{name}.safetensors", tensors, settings)
     save_encoder(objective.encoder.cpu(), run.path / "encoder", card=card)
 
 
@@ -133,6 +147,25 @@ def expand(path: Path) -> list[Path]:
         if stores:
             return stores
     return [path]
+
+
+def build_recipe(config: DictConfig) -> Recipe:
+    """How the objective is optimised."""
+    train = config.train
+    scaled_learning_rate(1.0, str(train.scale_learning_rate), 1)  # checks the rule's name
+    if train.batch_size % train.accumulate:
+        raise UsageError(f"train.accumulate must divide train.batch_size={train.batch_size}, got {train.accumulate}")
+    if train.weight_decay_end is not None and train.weight_decay_end < 0:
+        raise UsageError(f"train.weight_decay_end must not be negative, got {train.weight_decay_end}")
+    return Recipe(
+        betas=tuple(train.betas),
+        schedule=str(train.schedule),
+        weight_decay_end=None if train.weight_decay_end is None else float(train.weight_decay_end),
+        accumulate=int(train.accumulate),
+        layer_decay=float(train.layer_decay),
+        average=float(train.average),
+        compile=None if train.compile is None else str(train.compile),
+    )
 
 
 def build_objective(config: DictConfig) -> nn.Module:

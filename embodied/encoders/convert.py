@@ -1,4 +1,6 @@
-"""Weights between our MAE and `ViTMAEForPreTraining` of transformers (and so MAE's released checkpoints).
+"""Weights between our MAE and `ViTMAEForPreTraining` of transformers, decoder and all.
+
+Encoders alone: `hf_convert` for folders of transformers, `checkpoint_file` for released `.pth` files.
 
 Names are those of a model in memory (`model.state_dict()`, transformers 5), which also loads older files.
 Position tables are fixed on both sides and equal by construction, so they are written and never read.
@@ -49,6 +51,9 @@ def to_transformers(
         state: ours.
         patch_size: P.
         positions, decoder_positions: our tables [1 + N, D], written to their `position_embeddings`.
+
+    Raises:
+        UserError: the encoder has more than theirs can hold (registers, layer scales, another MLP, ...).
     """
     found = {
         "vit.embeddings.position_embeddings": positions[None],
@@ -62,9 +67,12 @@ def to_transformers(
     }
     for ours, theirs in _OUTER.items():
         found[theirs] = state[ours]
+    written = {f"{_EMBED[0]}.weight", f"{_EMBED[0]}.bias", *_OUTER}
     for name, tensor in state.items():
         match = re.fullmatch(r"((?:encoder\.vit\.)?blocks)\.(\d+)\.(.+)\.(weight|bias)", name)
-        if match is None:
+        if match is None or match[3] not in ("qkv", *_BLOCK):
+            if name not in written:
+                raise UserError(f"a ViTMAEForPreTraining has no place for {name}")
             continue
         prefix, number, part, kind = match.groups()
         block = f"{_PREFIXES[prefix]}.{number}"

@@ -1,9 +1,10 @@
-"""Any vision model of Hugging Face `transformers` as an encoder: DINOv2, ViT-MAE, CLIP, SigLIP, ViT, ..."""
+"""Any vision model of Hugging Face `transformers` as an encoder: DINOv2 and v3, ViT-MAE, CLIP, SigLIP, V-JEPA 2, ..."""
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,18 @@ from embodied.encoders.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Normali
 
 # These stretch their position table to any input: released DINOv2 configs say 518 px, their processors crop to 224.
 STRETCHES = ("dinov2", "dinov2_with_registers")
+PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
 
 
 class HuggingFaceEncoder(nn.Module):
     """A `transformers` vision model with its own size, mean and standard deviation.
 
     Tokens are the patch tokens of `last_hidden_state`, without class and register tokens; `pooled` is their mean and
-    `cls` the first class token where there is one. Weights load from safetensors only, and no remote code runs.
+    `cls` the first class token where there is one, of Pixio the mean of all of them. Weights load from safetensors
+    only, and no remote code runs.
+
+    V-JEPA 2 sees a video of one time step: the frame, repeated to fill a tubelet (two frames). Its temporal positions
+    are rotary, so the first time step is as good as any; its predictor does not run.
 
     Args:
         path: a folder or a repository of the hub.
@@ -36,58 +42,91 @@ class HuggingFaceEncoder(nn.Module):
 
     def __init__(self, *, path: str) -> None:
         super().__init__()
-        try:
-            from transformers import AutoConfig, AutoModel
-        except ImportError as error:
-            raise MissingExtraError("transformers", "hf") from error
-        location = local_or_hub(path, "encoder")
-        try:
-            config = AutoConfig.from_pretrained(location, trust_remote_code=False)
-            model = AutoModel.from_pretrained(location, use_safetensors=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"encoder=hf:{path} cannot be loaded: {reason}") from error
-        self._path = path
-        # A model of images and text (CLIP, SigLIP) holds the part that sees.
-        self.model: nn.Module = getattr(model, "vision_model", model)
-        vision = getattr(config, "vision_config", config)
-        size, patch = _side(getattr(vision, "image_size", None)), _side(getattr(vision, "patch_size", None))
+        source = open_model(path)
+        self._path, self.model, vision = path, source.model, source.vision
+        size = _side(getattr(vision, "image_size", None)) or _side(getattr(vision, "crop_size", None))
+        patch = _side(getattr(vision, "patch_size", None))
         if size is None or patch is None:
-            raise UserError(f"encoder=hf:{path} ({config.model_type}) is no vision model with square patches")
-        processor = _processor(location)
-        if config.model_type in STRETCHES:
-            size = _side(processor.get("crop_size")) or size
+            raise UserError(f"encoder=hf:{path} ({source.config.model_type}) is no vision model with square patches")
+        if source.config.model_type in STRETCHES:
+            size = _side(source.processor.get("crop_size")) or size
         self.width, self.grid = int(vision.hidden_size), (size // patch, size // patch)
-        self.masked = config.model_type == "vit_mae"
+        self.masked = source.config.model_type == "vit_mae"
         if self.masked:
-            model.config.mask_ratio = 0.0  # else three quarters of the frame are dropped at random
-        self.normalize = Normalize(size, *_statistics(processor, path))
+            source.config.mask_ratio = 0.0  # else three quarters of the frame are dropped at random
+        self.tubelet = getattr(vision, "tubelet_size", None)  # frames; None: it takes images
+        self.class_tokens = int(getattr(vision, "n_cls_tokens", 1))
+        self.normalize = Normalize(size, *statistics(source.processor, path))
 
     def preprocess(self, frames: Tensor) -> Tensor:
         """uint8 [B, H, W, 3] to normalised float [B, 3, S, S]."""
         return self.normalize(frames)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Patch tokens [B, N, D] in raster order; `pooled` [B, D], and `cls` [B, D] where the model has one."""
+    def forward(self, images: Tensor, *, layers: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """Patch tokens [B, N, D] in raster order; `pooled` [B, D], and `cls` [B, D] where the model has one.
+
+        With `layers` also the patch tokens after every block as `layer<k>` from 1, before the final norm.
+        """
         patches = self.grid[0] * self.grid[1]
-        if self.masked:
-            # Ascending noise keeps ViT-MAE's shuffle the identity.
-            noise = torch.arange(patches, dtype=torch.float32, device=images.device).expand(images.shape[0], -1)
-            tokens = self.model(pixel_values=images, noise=noise).last_hidden_state
-        else:
-            tokens = self.model(pixel_values=images).last_hidden_state
+        found = self.model(**self._inputs(images, patches), output_hidden_states=layers)
+        tokens = found.last_hidden_state
         # Class and register tokens lead; a model without any has as many tokens as patches.
         leading = tokens.shape[1] - patches
         if leading < 0:
             raise UserError(f"encoder=hf:{self._path} gave {tokens.shape[1]} tokens, expected at least {patches}")
         out = {"pooled": tokens[:, leading:].mean(dim=1)}
         if leading:
-            out["cls"] = tokens[:, 0]
+            out["cls"] = tokens[:, 0] if self.class_tokens == 1 else tokens[:, : self.class_tokens].mean(dim=1)
+        if layers:  # the first is what enters the first block
+            out |= {f"layer{k}": each[:, leading:] for k, each in enumerate(found.hidden_states[1:], start=1)}
         return tokens[:, leading:], out
+
+    def _inputs(self, images: Tensor, patches: int) -> dict[str, Any]:
+        if self.tubelet is not None:
+            video = images[:, None].expand(-1, self.tubelet, -1, -1, -1)  # (B, T, 3, S, S)
+            return {"pixel_values_videos": video, "skip_predictor": True}
+        if not self.masked:
+            return {"pixel_values": images}
+        # Ascending noise keeps ViT-MAE's shuffle the identity.
+        noise = torch.arange(patches, dtype=torch.float32, device=images.device).expand(images.shape[0], -1)
+        return {"pixel_values": images, "noise": noise}
 
     def config(self) -> dict[str, Any]:
         """What rebuilds this encoder; mean and standard deviation are part of the fingerprint as buffers."""
         return {"name": "embodied.encoders.hf.HuggingFaceEncoder", "path": self._path}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A loaded model: the part that sees, its config, the whole model's config, its processor's settings."""
+
+    model: nn.Module
+    vision: Any
+    config: Any
+    processor: dict[str, Any]
+
+
+def open_model(path: str) -> Source:
+    """A vision model of transformers from a folder or the hub.
+
+    Raises:
+        MissingExtraError: transformers is not installed.
+        UserError: it cannot be loaded.
+    """
+    try:
+        from transformers import AutoConfig, AutoModel
+    except ImportError as error:
+        raise MissingExtraError("transformers", "hf") from error
+    location = local_or_hub(path, "encoder")
+    try:
+        config = AutoConfig.from_pretrained(location, trust_remote_code=False)
+        model = AutoModel.from_pretrained(location, use_safetensors=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"encoder=hf:{path} cannot be loaded: {reason}") from error
+    # A model of images and text (CLIP, SigLIP) holds the part that sees.
+    part: nn.Module = getattr(model, "vision_model", model)
+    return Source(part, getattr(config, "vision_config", config), model.config, processor_settings(location))
 
 
 def local_or_hub(path: str, setting: str) -> str:
@@ -113,16 +152,18 @@ def _side(value: Any) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _processor(location: str) -> dict[str, Any]:
-    """The settings of the model's image processor; empty where it has none."""
+def processor_settings(location: str) -> dict[str, Any]:
+    """The settings of the model's processor of images, else of videos; empty where it has none."""
     from transformers.utils import cached_file
 
-    found = cached_file(
-        location,
-        "preprocessor_config.json",
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
+    found = None
+    for name in PROCESSORS:
+        found = found or cached_file(
+            location,
+            name,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
     if found is None:
         return {}
     try:
@@ -134,7 +175,7 @@ def _processor(location: str) -> dict[str, Any]:
     return content
 
 
-def _statistics(processor: dict[str, Any], path: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(processor: dict[str, Any], path: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of an image processor; ImageNet's where it has none."""
     values = []
     for name, otherwise in (("image_mean", IMAGENET_MEAN), ("image_std", IMAGENET_STD)):

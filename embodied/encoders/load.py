@@ -10,20 +10,15 @@ from torch import nn
 
 from embodied.core.errors import UsageError, UserError, unknown_name
 from embodied.encoders.artifact import freeze, load_artifact
+from embodied.encoders.checkpoint_file import read_checkpoint
+from embodied.encoders.layers import LayersEncoder
 from embodied.encoders.pixels import PixelEncoder
 from embodied.encoders.proprioception import ProprioceptionEncoder
 from embodied.encoders.scratch import ConvEncoder
+from embodied.encoders.spec import BUILTIN, SUFFIXES, split_layers, split_layout
 from embodied.encoders.state import StateEncoder
 from embodied.encoders.vit import ViTEncoder
 
-BUILTIN = {
-    "default": "small ViT, masked autoencoding on Meta-World frames and photographs; shipped with the package",
-    "random": "the default's architecture with random weights",
-    "pixels": "16x16 raw pixels",
-    "state": "privileged simulator state: the oracle, no encoder",
-    "proprioception": "nothing: the controller has the robot's own state and no picture",
-    "scratch": "small conv net trained along with the controller, with random shifts (learning from scratch)",
-}
 DEFAULT_FOLDER = files("embodied.encoders") / "assets" / "default"
 
 
@@ -31,7 +26,9 @@ def load_encoder(spec: str, *, seed: int = 0, state_dim: int | None = None) -> n
     """An encoder, frozen unless it is one that trains along (`encoder.trainable`).
 
     Args:
-        spec: a built-in name (see `BUILTIN`), a folder with an artifact, `hf:<folder or repo>` or `timm:<name>`.
+        spec: a built-in name (see `BUILTIN`), a folder with an artifact, `hf:<folder or repo>`, `timm:<name>`, or a
+            file of released weights, `<layout>:<file>` where its layout has to be said (see `encoders.spec`). `@3+6` at
+            the end takes the patch tokens after layers 3 and 6 instead of the last (see `encoders.layers`).
         seed: of the weights of `random` and `scratch`; others ignore it.
         state_dim: S of `observation.environment_state`, needed for `state` only.
 
@@ -40,6 +37,13 @@ def load_encoder(spec: str, *, seed: int = 0, state_dim: int | None = None) -> n
         UserError: the artifact is missing or damaged.
         MissingExtraError: transformers or timm is not installed.
     """
+    name, layers = split_layers(spec)
+    if not layers:
+        return _load(spec, seed, state_dim)
+    return freeze(LayersEncoder(encoder=_load(name, seed, state_dim), layers=layers))
+
+
+def _load(spec: str, seed: int, state_dim: int | None) -> nn.Module:
     if spec == "default":
         folder = Path(str(DEFAULT_FOLDER))
         if not folder.is_dir():
@@ -65,6 +69,9 @@ def load_encoder(spec: str, *, seed: int = 0, state_dim: int | None = None) -> n
         from embodied.encoders.timm import TimmEncoder
 
         return freeze(TimmEncoder(model=spec.removeprefix("timm:")))
+    layout, file = split_layout(spec)
+    if layout is not None or (file.endswith(SUFFIXES) and not Path(file).expanduser().is_dir()):
+        return freeze(read_checkpoint(file, layout=layout))
     if "/" in spec or spec.startswith((".", "~")) or Path(spec).is_dir():
         return freeze(load_artifact(spec))
     raise unknown_name("encoder", spec, BUILTIN)

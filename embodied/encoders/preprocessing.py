@@ -17,26 +17,31 @@ class Normalize(nn.Module):
     """uint8 [B, H, W, 3] to float [B, 3, S, S]: resized where the size differs, scaled to [0, 1], minus mean, over std.
 
     Args:
-        image_size: S; a frame that is not square is squeezed, since cutting its sides would hide parts of the scene.
+        image_size: S, or (height, width); a frame of other proportions is squeezed, since cutting its sides would hide
+            parts of the scene.
         mean, std: per channel.
     """
 
-    def __init__(self, image_size: int, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD):
+    def __init__(
+        self,
+        image_size: int | tuple[int, int],
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
         super().__init__()
-        self.image_size = image_size
+        self.size = (image_size, image_size) if isinstance(image_size, int) else image_size  # height, width
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
-    def forward(self, frames: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 S S"]:
+    def forward(self, frames: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 S1 S2"]:
         images = frames.permute(0, 3, 1, 2).to(self.mean.dtype) / 255  # (B, 3, H, W)
-        if images.shape[-2:] != (self.image_size, self.image_size):
-            size = (self.image_size, self.image_size)
-            images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+        if images.shape[-2:] != self.size:
+            images = F.interpolate(images, size=self.size, mode="bilinear", antialias=True, align_corners=False)
         return (images - self.mean) / self.std
 
-    def inverse(self, images: Float[Tensor, "B 3 S S"]) -> UInt8[Tensor, "B S S 3"]:
+    def inverse(self, images: Float[Tensor, "B 3 S1 S2"]) -> UInt8[Tensor, "B S1 S2 3"]:
         """Normalised images as viewable frames."""
         pixels = (images * self.std + self.mean).clamp(0, 1) * 255
         return pixels.round().to(torch.uint8).permute(0, 2, 3, 1)

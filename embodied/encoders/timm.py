@@ -52,14 +52,21 @@ class TimmEncoder(nn.Module):
         """uint8 [B, H, W, 3] to normalised float [B, 3, S, S]."""
         return self.normalize(frames)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Tokens [B, N, D]; `pooled` and, where there is one, `cls` [B, D]."""
+    def forward(self, images: Tensor, *, layers: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """Tokens [B, N, D]; `pooled` and, where there is one, `cls` [B, D].
+
+        With `layers` also the tokens after every block (stage of a conv net) as `layer<k>` from 1, before any norm.
+        """
+        out: dict[str, Tensor] = {}
+        if layers:
+            maps = self.model.forward_intermediates(images, output_fmt="NCHW", intermediates_only=True)
+            out = {f"layer{k}": each.flatten(2).transpose(1, 2) for k, each in enumerate(maps, start=1)}
         features = self.model.forward_features(images)
         if features.ndim == 4:  # a conv net's map (B, D, rows, columns)
             tokens = features.flatten(2).transpose(1, 2)
-            return tokens, {"pooled": tokens.mean(dim=1)}
+            return tokens, {**out, "pooled": tokens.mean(dim=1)}
         tokens = features[:, self.leading :]
-        out = {"pooled": tokens.mean(dim=1)}
+        out["pooled"] = tokens.mean(dim=1)
         if self.leading:
             out["cls"] = features[:, 0]
         return tokens, out

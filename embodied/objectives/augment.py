@@ -17,8 +17,9 @@ def random_resized_crop(
     scale: tuple[float, float],
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     flip: bool = False,
-) -> Float[Tensor, "B C S S"]:
-    """A random part of each image, resized back to the whole size, bilinear.
+    size: tuple[int, int] | None = None,
+) -> Float[Tensor, "B C S2 S2"]:
+    """A random part of each image, resized back to the whole size or to another one, bilinear.
 
     Args:
         images: float.
@@ -26,6 +27,8 @@ def random_resized_crop(
         scale: area of the part over the area of the image, at least and at most; (1, 1) with ratio (1, 1) is identity.
         ratio: width over height, drawn log-uniformly.
         flip: mirror every second image on average.
+        size: height and width of the result; None: those of the images. There is no antialiasing: a size much smaller
+            than the part's aliases.
     """
     batch = len(images)
     area = torch.empty(batch).uniform_(*scale, generator=generator)
@@ -39,5 +42,81 @@ def random_resized_crop(
     theta = torch.zeros(batch, 2, 3)
     theta[:, 0, 0], theta[:, 0, 2] = width * mirror, place[0] * (1 - width)
     theta[:, 1, 1], theta[:, 1, 2] = height, place[1] * (1 - height)
-    grid = F.affine_grid(theta.to(images), list(images.shape), align_corners=False)
+    shape = [*images.shape[:2], *(images.shape[-2:] if size is None else size)]
+    grid = F.affine_grid(theta.to(images), shape, align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def colour_jitter(
+    pixels: Float[Tensor, "B 3 S S"],
+    generator: torch.Generator,
+    *,
+    brightness: float,
+    contrast: float,
+    saturation: float,
+    hue: float,
+) -> Float[Tensor, "B 3 S S"]:
+    """Brightness, contrast, saturation and hue of each image changed at random, in this order, clamped to [0, 1].
+
+    Args:
+        pixels: in [0, 1].
+        generator: a CPU generator.
+        brightness, contrast, saturation: factors are uniform within 1 +- this.
+        hue: the colour plane of YIQ is turned by up to this share of a whole turn. Departure: torchvision turns the hue
+            of HSV, and draws the order.
+    """
+    draws = (torch.rand(4, len(pixels), 1, 1, 1, generator=generator) * 2 - 1).to(pixels)
+    pixels = (pixels * (1 + brightness * draws[0])).clamp(0, 1)
+    mean = _grey(pixels).mean(dim=(1, 2, 3), keepdim=True)
+    pixels = (mean + (pixels - mean) * (1 + contrast * draws[1])).clamp(0, 1)
+    grey = _grey(pixels)
+    pixels = (grey + (pixels - grey) * (1 + saturation * draws[2])).clamp(0, 1)
+    angle = 2 * math.pi * hue * draws[3, :, 0, 0, 0]
+    to_yiq = pixels.new_tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+    turn = torch.zeros(len(pixels), 3, 3, device=pixels.device)
+    turn[:, 0, 0] = 1
+    turn[:, 1, 1], turn[:, 1, 2], turn[:, 2, 1], turn[:, 2, 2] = angle.cos(), -angle.sin(), angle.sin(), angle.cos()
+    matrix = torch.linalg.inv(to_yiq) @ turn @ to_yiq  # (B, 3, 3)
+    return (matrix @ pixels.flatten(2)).unflatten(2, pixels.shape[2:]).clamp(0, 1)
+
+
+def grey_scale(
+    pixels: Float[Tensor, "B 3 S S"], generator: torch.Generator, *, share: float
+) -> Float[Tensor, "B 3 S S"]:
+    """About a share of the images without colour."""
+    return _some(pixels, _grey(pixels).expand_as(pixels), generator, share)
+
+
+def gaussian_blur(
+    pixels: Float[Tensor, "B 3 S S"],
+    generator: torch.Generator,
+    *,
+    share: float,
+    sigma: tuple[float, float] = (0.1, 2.0),
+) -> Float[Tensor, "B 3 S S"]:
+    """About a share of the images blurred, with a deviation in pixels uniform in `sigma`."""
+    batch, channels, height, width = pixels.shape
+    deviation = torch.empty(batch, 1).uniform_(*sigma, generator=generator)
+    radius = min(math.ceil(2 * sigma[1]), (min(height, width) - 1) // 2)
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / deviation) ** 2)
+    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).to(pixels).repeat_interleave(channels, dim=0)  # (BC, taps)
+    flat = pixels.reshape(1, batch * channels, height, width)
+    for line in (kernel[:, None, None, :], kernel[:, None, :, None]):
+        padding = (radius, radius, 0, 0) if line.shape[-1] > 1 else (0, 0, radius, radius)
+        flat = F.conv2d(F.pad(flat, padding, mode="reflect"), line, groups=batch * channels)
+    return _some(pixels, flat.view_as(pixels), generator, share)
+
+
+def solarize(pixels: Float[Tensor, "B 3 S S"], generator: torch.Generator, *, share: float) -> Float[Tensor, "B 3 S S"]:
+    """About a share of the images with every value of at least a half inverted."""
+    return _some(pixels, torch.where(pixels >= 0.5, 1 - pixels, pixels), generator, share)
+
+
+def _grey(pixels: Tensor) -> Tensor:
+    weights = pixels.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    return (pixels * weights).sum(dim=1, keepdim=True)
+
+
+def _some(pixels: Tensor, changed: Tensor, generator: torch.Generator, share: float) -> Tensor:
+    chosen = torch.rand(len(pixels), 1, 1, 1, generator=generator) < share
+    return torch.where(chosen.to(pixels.device), changed, pixels)

@@ -13,11 +13,12 @@ from embodied.real_robot.description.description import RobotDescription, Topic
 from embodied.real_robot.messages.cdr_reading import MessageError, decode
 from embodied.real_robot.messages.values import Message, message_type
 from embodied.real_robot.safety.supervisors import NEVER, Sensor
-from embodied.real_robot.transports.transport import COMMAND, SENSOR, Packet, QoS, Receive, Transport
+from embodied.real_robot.transports.transport import SENSOR, Packet, QoS, Receive, Transport
 
 _logger = logging.getLogger(__name__)
 _NS = 1_000_000_000
 Use = Callable[[Message, int], None]
+_PRESSES = QoS(reliable=True, depth=32)  # a press must not be overwritten by the release that follows at once
 _REORDERED_NS = _NS  # a stamp that is older by more than this is a clock that was set, not a message that was overtaken
 
 
@@ -64,8 +65,8 @@ class Intake:
         if robot.joint_states is not None:
             yield robot.joint_states, SENSOR, self._joint_state
         yield robot.enable, SENSOR, self._enable
-        yield robot.estop, COMMAND, self._stop
-        yield robot.reset, COMMAND, self._reset
+        yield robot.estop, _PRESSES, self._stop
+        yield robot.reset, _PRESSES, self._reset
 
     def _receiver(self, topic: Topic, use: Use) -> Receive:
         kind = message_type(topic.type)

@@ -45,7 +45,7 @@ def run_command_loop(
     mailbox: PolicyMailbox,
     *,
     stop: Callable[[], bool],
-    live: bool = False,
+    live: bool | Callable[[], bool] = False,
     board: StatusBoard | None = None,
     wanted: RealTime | None = None,
     pacer: Pacer | None = None,
@@ -58,7 +58,8 @@ def run_command_loop(
     Args:
         transport: used by no other thread while this runs.
         mailbox: where the policy's process writes.
-        live: whether the robot may move; else commands go out below /shadow only.
+        live: whether the robot may move; else commands go out below /shadow only. A function is asked in each cycle,
+            and must be quick: where it becomes false the robot is brought to rest and let go.
         board: where each cycle's record is written.
         pacer: by default the machine's clock, which must then be the transport's.
         after_cycle: told about each cycle, for tests and recorders; it must be quick.
@@ -66,7 +67,7 @@ def run_command_loop(
     Raises:
         TransportError: a command could not be sent.
     """
-    loop = _Loop(robot, transport, mailbox, live=live, board=board)
+    loop = _Loop(robot, transport, mailbox, live=bool(live), board=board)
     pacer = pacer or SystemPacer()
     period_ns = round(_NS / robot.command_hz)
     with real_time(wanted or RealTime()) as refused:
@@ -76,7 +77,8 @@ def run_command_loop(
             now = pacer.wait(deadline)
             if not ends and stop():
                 ends = now + round(robot.stopping_s * _NS) + period_ns
-            output = loop.step(now, now - deadline, live=live and not ends)
+            allowed = live() if callable(live) else live
+            output = loop.step(now, now - deadline, live=allowed and not ends)
             if after_cycle is not None:
                 after_cycle(loop.carry, output)
             if ends and (now >= ends or loop.at_rest()):

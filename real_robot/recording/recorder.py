@@ -91,6 +91,11 @@ class Recorder:
             self._writer.add_message(channel, wall_ns, bytes(packet), wall_ns, self._sequence[topic])
         self.written_bytes += len(packet)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many messages of each topic were written."""
+        return dict(self._sequence)
+
     def close(self) -> None:
         """Finish the file; raises UserError where the disk fails."""
         if self._file.closed:

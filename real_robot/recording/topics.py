@@ -51,7 +51,9 @@ class TopicRecorder:
 
     def _arrive(self, topic: str, packet: Packet, stamp_ns: int) -> None:
         with self._lock:
-            if self._closed or self.failure is not None or self._waiting_bytes + len(packet) > self._most:
+            if self._closed:
+                return
+            if self.failure is not None or self._waiting_bytes + len(packet) > self._most:
                 self.lost += 1
                 return
             self._waiting_bytes += len(packet)

@@ -13,7 +13,9 @@ import torch
 from tiny_suite import tiny, write_suite
 
 from embodied.bench.cells import RESULT_FORMAT
-from embodied.bench.result_files import RESULTS, load_results
+from embodied.bench.result_files import RESULTS, RUNS, load_results
+from embodied.bench.statistics.sequential import SequentialTest, confidence_sequence
+from embodied.bench.store_costs import load_store_costs
 from embodied.bench.suite import MANDATORY
 from embodied.bench.work_list import LIST
 from embodied.cli.main import main
@@ -78,6 +80,14 @@ def test_every_cell_has_a_result_that_says_how_it_was_made(place, whole):
         assert [step for step, _ in result.curve] == (steps if static else [])
         assert {"evaluate"} <= set(result.seconds)
         assert not static or {"collect", "encode", "train", "select"} <= set(result.seconds)
+        assert result.cpu_seconds.keys() == result.seconds.keys()
+        assert result.cpu_seconds["evaluate"] > 0
+        assert result.sequential == {}
+    (cost,) = load_store_costs(whole)
+    assert (cost.task, cost.variant, cost.episodes, cost.begun_before) == ("drawer-close-v3", "static", 2, False)
+    assert cost.fingerprint == results[0].demos_fingerprint
+    assert cost.frames > 0 and cost.seconds > 0 and cost.cpu_seconds > 0
+    assert "drawer-close-v3 (static)" in (whole / "report.html").read_text()
     files = {path.name for path in whole.iterdir()}
     assert {"report.html", "results.csv", "bench.json", "environment.txt", LIST} <= files
 
@@ -116,6 +126,29 @@ def test_a_lost_list_is_made_again_from_the_results(place, whole, tmp_path, caps
         path.unlink()
     assert main(command(place, tmp_path)) == 0
     assert "all of 12 cells have results" in capsys.readouterr().out
+
+
+def test_an_evaluation_may_stop_early_and_says_so(place, tmp_path, capsys):
+    settings = {**tiny()["settings"], "episodes": 16}
+    write_suite(place, "early", settings=settings)
+    stopping = "early_stopping={half_width: 0.2}"
+    assert main(command(place, tmp_path, stopping, suite="early", encoders="")) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    results = load_results(tmp_path / "early")
+    for result in results:
+        assert result.sequential == {"half_width": 0.2, "threshold": None, "confidence": 0.95, "planned": 16}
+        assert result.stopped_early == (len(result.episodes) < 16)
+        seeds = [episode.seed for episode in result.episodes]
+        assert seeds == list(range(2_000_000, 2_000_000 + len(seeds)))
+        test = SequentialTest(half_width=0.2)
+        assert test.enough(result.episode_scores) or len(seeds) == 16
+        assert not test.enough(result.episode_scores[:-1])
+        summary = json.loads((tmp_path / "early" / result.run / "summary.json").read_text())
+        assert summary["interval"] == list(confidence_sequence(summary["successes"], summary["episodes"]))
+    assert any(result.stopped_early for result in results)
+    assert "evaluations stopped early by a sequential test (half width 0.2)" in out
+    assert main(command(place, tmp_path, suite="early", encoders="")) == 1  # a fixed number is another protocol
+    assert "early_stopping: gone" in " ".join(capsys.readouterr().err.split())
 
 
 def workers_of(process):
@@ -170,7 +203,8 @@ def test_ctrl_c_then_sigkill_then_a_killed_worker_end_like_an_uninterrupted_run(
     second = count()
     assert second < len(MANDATORY)
     with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        wait_until(lambda: count() > second, process)
+        # Once the next cell has begun: killed between two, the worker would leave nothing to be done once more.
+        wait_until(lambda: count() > second and len(list((folder / RUNS).glob("*/config.yaml"))) > count(), process)
         for worker in workers_of(process.pid):
             with open(f"/proc/{worker}/cmdline") as file:
                 if "spawn_main" in file.read():

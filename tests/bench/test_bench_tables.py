@@ -162,6 +162,13 @@ def test_failures_are_kept_and_count_nowhere():
     assert partly.seed_counts == (3, 3)
 
 
+def test_who_alone_has_all_tasks_leads_nobody():
+    results = [result("pixels", task, seed) for task in TASKS[:2] for seed in range(3)]
+    broken = [failed("random", TASKS[0], 0), result("random", TASKS[1], 0), result("random", TASKS[1], 1)]
+    told = headline(build_tables([*results, *broken]).scenes[0])
+    assert told.startswith("pixels / mlp alone has results on all tasks, with an IQM of 50.0")
+
+
 def test_nothing_but_failures():
     tables = build_tables([failed("default"), failed("pixels")])
     assert tables.scenes[0].ranked == []

@@ -159,3 +159,29 @@ def test_mistakes(capsys, arguments, message):
     err = " ".join(capsys.readouterr().err.split())
     assert message in err
     assert "Traceback" not in err
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("name", ["mvp", "lfs"])
+def test_command_from_its_start_to_its_cells_and_on_again(tmp_path, monkeypatch, capsys, name):
+    """Stopped before the first cell has ended, the same command goes on with the plan that it had made."""
+    asked = []
+
+    def stopped(folder, plan, cells, **settings):
+        asked.append((folder, plan.protocol_hash, [cell.key for cell in cells], settings["retry"]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("embodied.cli.bench.run_bench", stopped)
+    command = ["replicate", name, "seeds=2", f"root={tmp_path}", "device=cpu", f"cache={tmp_path}", "batch_cells=2"]
+    assert main(command) == 130
+    assert f"the same command goes on with what is in {tmp_path / name}" in capsys.readouterr().out.replace("\n", " ")
+    kept = json.loads((tmp_path / name / "bench.json").read_text())
+    monkeypatch.setattr("embodied.cli.bench.make_plan", lambda suite: pytest.fail("it was there"))
+    assert main([*command, "retry=true"]) == 130
+    assert asked[0][:3] == asked[1][:3]
+    assert [retry for *_, retry in asked] == [False, True]
+    folder, protocol, keys, _ = asked[0]
+    assert (folder, protocol) == (tmp_path / name, kept["protocol_hash"])
+    looks = 1 if name == "mvp" else 2
+    assert len(keys) == 6 * 2 * looks * 2  # baselines and `default`, tasks, looks, seeds
+    assert json.loads((tmp_path / name / "bench.json").read_text()) == kept

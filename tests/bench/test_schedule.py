@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+from toy_runners import MakeToyTeamRunner
 from toy_schedule import lines, run
 
-from embodied.bench.launchers.local import devices_of_workers
+from embodied.bench.launchers.local import LocalCrew, devices_of_workers
 from embodied.bench.work_list import Item, WorkList
 from embodied.envs.worker_processes import usable_cores
 
@@ -41,6 +42,36 @@ def test_workers_work_side_by_side(tmp_path):
     first, second = lines(tmp_path, "begun")[:2]
     assert {first, second} == {"slow0", "slow1"}
     assert tally.overhead_seconds >= 0
+
+
+def team(*keys):
+    return [Item(key=key, team="one") for key in keys]
+
+
+def test_a_team_goes_to_one_worker_and_what_killed_it_goes_alone(tmp_path):
+    crew = LocalCrew(MakeToyTeamRunner(tmp_path), size=1, batch=3)
+    keys = ["fine1", "killed1", "fine2", "error1", "fine3", "fine4"]
+    states, failed, _, watcher = run(tmp_path, [*team(*keys), Item(key="fine5")], crew=crew)
+    fine = dict.fromkeys(("fine1", "fine2", "fine3", "fine4", "fine5"), "done")
+    assert states == {**fine, "killed1": "failed", "error1": "failed"}
+    assert failed["error1"] == "this cannot work"
+    assert lines(tmp_path, "teams")[0] == "fine1 killed1 fine2"
+    assert lines(tmp_path, "begun").count("killed1") == 3
+    assert lines(tmp_path, "begun").count("fine2") == 1  # it had not been begun when the worker was lost
+    assert [told[:2] for told in watcher.told if told[1] == "fine2"] == [
+        ("started", "fine2"),
+        ("waiting", "fine2"),
+        ("started", "fine2"),
+        ("done", "fine2"),
+    ]
+    assert all("killed1" not in line.split() for line in lines(tmp_path, "teams")[1:])
+
+
+def test_at_the_end_there_is_something_for_everyone(tmp_path):
+    crew = LocalCrew(MakeToyTeamRunner(tmp_path), size=2, batch=8)
+    states, _, _, _ = run(tmp_path, team(*(f"slow{number}" for number in range(4))), crew=crew)
+    assert set(states.values()) == {"done"}
+    assert len(lines(tmp_path, "teams")[0].split()) == 2
 
 
 def running():

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from tiny_suite import tiny, write_suite
 
-from embodied.bench.plan import differences, load_plan, require_same_protocol, save_plan
+from embodied.bench.plan import Plan, Recipe, differences, load_plan, require_same_protocol, save_plan
 from embodied.bench.suite import MANDATORY, check_encoder_name, load_suite, read_suite, suite_names
 from embodied.cli.bench_plan import make_plan, override_text
 from embodied.core.errors import UsageError, UserError
@@ -96,9 +96,61 @@ def test_the_hash_stands_for_the_protocol_and_nothing_else(tmp_path):
         require_same_protocol(kept, other, tmp_path)
 
 
+def pinned_plan(**changes):
+    """A plan that depends on nothing but what stands here."""
+    training = {"steps": 1000, "learning_rate": 0.001}
+    recipe = Recipe(
+        kind="imitation",
+        settings={
+            "env": {"suite": "metaworld", "task": "hammer-v3", "camera": "corner4"},
+            "episodes": 20,
+            "training": training,
+        },
+        store="hammer-25-0123",
+        collect={"expert": "scripted", "episodes": 25},
+        proprioception=True,
+    )
+    fields = {
+        "suite": {"name": "pinned", "description": ""},
+        "tasks": [],
+        "controllers": ["mlp"],
+        "baselines": {},
+        "recipes": {"metaworld/hammer-v3/static/mlp": recipe},
+        "seeds": {"report": 2_000_000, "selection": 1_000_000, "per_run": 1_000},
+        "source": "x",
+    }
+    return Plan(**{**fields, **changes})
+
+
+def test_hashes_of_published_results_stay(tmp_path):
+    """Computed by the version whose results have format 1: what came later enters only where it is used."""
+    assert pinned_plan().protocol_hash == "378364608f0bcace"
+    stopping = {"half_width": 0.1, "threshold": None, "confidence": 0.95}
+    stopped = pinned_plan(early_stopping=stopping)
+    assert stopped.protocol_hash != pinned_plan().protocol_hash
+    save_plan(pinned_plan(), tmp_path)
+    assert "early_stopping" not in (tmp_path / "bench.json").read_text()  # older versions can read it
+    with pytest.raises(UserError, match="early_stopping: new"):
+        require_same_protocol(load_plan(tmp_path), stopped, tmp_path)
+    save_plan(stopped, tmp_path)
+    assert load_plan(tmp_path) == stopped
+
+
+@pytest.mark.sim
+def test_early_stopping_is_of_the_suite_and_its_protocol():
+    suite = read_suite(tiny(early_stopping={"half_width": 0.1}), name="tiny")
+    plan = make_plan(suite)
+    assert plan.early_stopping == {"half_width": 0.1, "threshold": None, "confidence": 0.95}
+    plain = make_plan(read_suite(tiny(), name="tiny"))
+    assert plain.early_stopping == {}
+    assert "early_stopping" not in plain.protocol
+    assert plan.recipes == plain.recipes
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"early_stopping": {"half_widht": 0.1}}, "suite mine: unknown setting of early_stopping 'half_widht'"),
         ({"controllers": None}, "suite mine: controllers is missing"),
         ({"task": []}, "unknown entry of suite mine 'task': did you mean tasks"),
         ({"baselines": {"state": "all"}}, "baselines.proprioception is missing: every table has state, "),

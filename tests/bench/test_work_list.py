@@ -11,8 +11,9 @@ import pytest
 from claiming import claim_all, claim_many, claim_one_and_stay
 
 from embodied.bench.cells import RESULT_FORMAT, Cell, CellResult
+from embodied.bench.claimants import LEASE_S, process_name
 from embodied.bench.result_files import file_name, load_result, load_results, result_path, save_result
-from embodied.bench.work_list import LEASE_S, LIST, LOSSES, Item, WorkList, process_name
+from embodied.bench.work_list import LIST, LOSSES, Item, WorkList
 from embodied.core.errors import UserError
 
 
@@ -178,6 +179,45 @@ def test_a_damaged_list_says_what_to_do(tmp_path):
     (tmp_path / LIST).write_bytes(b"no database at all, but longer than the header of one would have to be" * 20)
     with pytest.raises(UserError, match="delete it; the results are in"):
         WorkList(tmp_path)
+
+
+def test_results_of_the_first_format_can_be_read(tmp_path):
+    save_result(tmp_path, result(seconds={"train": 2.0}))
+    path = result_path(tmp_path, result().cell.key)
+    record = json.loads(path.read_text())
+    for later in ("cpu_seconds", "sequential"):
+        del record[later]
+    path.write_text(json.dumps({**record, "format": 1}))
+    (read,) = load_results(tmp_path)
+    assert (read.seconds, read.cpu_seconds, read.sequential, read.stopped_early) == ({"train": 2.0}, {}, {}, False)
+    assert read.record()["format"] == RESULT_FORMAT == 2
+
+
+def test_a_list_of_an_older_version_goes_on(tmp_path):
+    with WorkList(tmp_path) as work:
+        work.add(items("a", team="x"))
+        work._connection.execute("ALTER TABLE items DROP COLUMN team")
+    with WorkList(tmp_path) as work:
+        work.add(items("a", "b", team="x"))
+        first = work.claim()
+        assert (first.key, first.team) == ("a", "")
+        assert work.claim(beside=first) is None
+        assert work.claim().team == "x"
+
+
+def test_what_may_be_done_together_is_claimed_beside(tmp_path):
+    with WorkList(tmp_path) as work:
+        work.add([Item(key=key, team=team) for key, team in (("a1", "a"), ("b1", "b"), ("a2", "a"), ("c1", ""))])
+        work.add([Item(key="a3", team="a", needs="b1"), Item(key="a4", team="a")])
+        first = work.claim()
+        assert work.waiting() == 5
+        assert work.claim(beside=first).key == "a2"
+        last = work.claim(beside=first)
+        assert last.key == "a4"  # a3 has to wait for b1
+        assert work.claim(beside=first) is None
+        work.fail("a4", "killed", lost=True)
+        assert work.claim(beside=first) is None  # that one goes alone now
+        assert [work.claim().key for _ in range(3)] == ["b1", "c1", "a4"]
 
 
 def result(**changes):

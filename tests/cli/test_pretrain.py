@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from embodied.cli.main import main
@@ -92,3 +93,67 @@ def test_a_file_that_is_no_picture_is_named(tmp_path, photos, capsys):
     assert pretrain(tmp_path, f"data={photos}") == 1
     assert "broken.png" in capsys.readouterr().err.replace("\n", "")
     assert pretrain(tmp_path, f"data={photos}", "on_error=skip") == 0
+
+
+TINY = [
+    *("encoder.image_size=32", "encoder.patch_size=8", "encoder.width=24", "encoder.depth=1", "encoder.heads=3"),
+    *("train.steps=2", "train.batch_size=4", "train.accumulate=2", "train.warmup_steps=1", "device=cpu"),
+]
+
+
+def test_a_tokenizer_then_beit(tmp_path, photos):
+    common = ["pretrain", *TINY, f"data={photos}"]
+    assert main([*common, "objective=vq", "objective.codes=8", f"run={tmp_path / 'vq'}"]) == 0
+    assert (tmp_path / "vq" / "tokenizer.safetensors").is_file()
+    assert main([*common, "objective=beit", f"objective.tokenizer={tmp_path / 'vq'}", f"run={tmp_path / 'beit'}"]) == 0
+    config = (tmp_path / "beit" / "config.yaml").read_text()
+    assert "clip: 3.0" in config  # the method's own
+    assert load_encoder(str(tmp_path / "beit" / "encoder")).width == 24
+
+
+@pytest.mark.parametrize(
+    ("objective", "more"),
+    [
+        ("pixio", ["objective.grid=2"]),
+        ("maskfeat", ["train.average=0.9"]),
+        ("mfm", ["train.schedule=schedule_free"]),
+        ("ropim", []),
+        ("droppos", ["objective.mask_ratio=0.5"]),
+        ("aim", ["train.clip=1.5"]),
+        ("diffmae", ["train.layer_decay=0.9"]),
+        ("dino", ["objective.local_patches=2", "objective.hidden=16", "objective.prototypes=8"]),
+        ("ibot", ["objective.local_patches=2", "objective.hidden=16", "objective.prototypes=8"]),
+    ],
+)
+def test_every_objective_from_its_yaml(tmp_path, photos, objective, more):
+    assert main(["pretrain", *TINY, f"data={photos}", f"objective={objective}", *more, f"run={tmp_path / 'run'}"]) == 0
+    encoder = load_encoder(str(tmp_path / "run" / "encoder"))
+    frames = np.zeros((2, 32, 32, 3), np.uint8)
+    tokens, out = encoder(encoder.preprocess(torch.from_numpy(frames)))
+    assert tokens.shape == (2, 16, 24)
+    config = (tmp_path / "run" / "config.yaml").read_text()
+    if objective == "aim":
+        assert "cls" not in out
+        assert "clip: 1.5" in config  # the command line has the last word
+    if objective == "pixio":
+        assert out["class_tokens"].shape == (2, 8, 24)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["objective=beit"], "objective.tokenizer: give the run folder of embodied pretrain objective=vq"),
+        (["objective=pixio", "objective.grid=3"], "grid must divide the encoder's 4x4 patches, got 3"),
+        (["objective=aim", "encoder.class_tokens=1"], "AIM needs an encoder of patches alone"),
+        (["train.accumulate=3"], "train.accumulate must divide train.batch_size=4, got 3"),
+        (["train.schedule=cosin"], "did you mean cosine"),
+        (["train.scale_learning_rate=linea"], "did you mean linear"),
+        (["train.betas=[0.9,2]"], "train.betas must be two numbers in [0, 1)"),
+    ],
+)
+def test_wrong_objectives_say_what_is_right(tmp_path, photos, capsys, settings, message):
+    assert main(["pretrain", *TINY, f"data={photos}", *settings, f"root={tmp_path / 'runs'}"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "runs").exists()

@@ -177,6 +177,28 @@ def test_shift_of_zero_changes_nothing():
     torch.testing.assert_close(encoder.augment(window, None)[:, 0], encoder.resize(window[:, 0]))
 
 
+def test_options_of_the_network_rebuild_and_their_defaults_change_nothing():
+    small = {"image_size": 32, "patch_size": 8, "width": 24, "depth": 1, "heads": 3}
+    torch.manual_seed(0)
+    assert fingerprint(ViTEncoder(**small, registers=0, positions="sincos", eps=1e-6)) == fingerprint(tiny())
+    encoder = ViTEncoder(**{**small, "image_size": (16, 32)}, registers=2, mean=(0.5, 0.5, 0.5))
+    assert encoder.grid == (2, 4)
+    assert encoder.preprocess(frames()).shape == (2, 3, 16, 32)
+    rebuilt = build_encoder(encoder.config())
+    rebuilt.load_state_dict(encoder.state_dict())
+    assert fingerprint(rebuilt) == fingerprint(encoder)
+    with pytest.raises(UserError, match="cannot be built with the arguments of its config"):
+        build_encoder({**encoder.config(), "register": 2})
+
+
+def test_published_sizes_by_name():
+    config = ViTEncoder(image_size=32, size="mvp_vit_s").config()
+    assert (config["width"], config["depth"], config["heads"]) == (384, 12, 12)
+    assert "size" not in config
+    with pytest.raises(UsageError, match="unknown size 'vit_xs'"):
+        ViTEncoder(size="vit_xs")
+
+
 def test_only_scratch_trains():
     assert load_encoder("scratch").trainable
     assert any(parameter.requires_grad for parameter in load_encoder("scratch").parameters())

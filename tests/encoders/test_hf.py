@@ -7,6 +7,7 @@ import torch
 
 from embodied.core.errors import UserError
 from embodied.encoders.artifact import fingerprint
+from embodied.encoders.hf_convert import from_hf
 from embodied.encoders.load import load_encoder
 
 transformers = pytest.importorskip("transformers")
@@ -34,6 +35,14 @@ def make_model(kind):
         return transformers.Dinov2WithRegistersModel(config)
     if kind == "siglip":
         return transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**SMALL))
+    if kind == "dinov3":
+        small = {**SMALL, "num_attention_heads": 2}
+        return transformers.DINOv3ViTModel(transformers.DINOv3ViTConfig(**small, num_register_tokens=4))
+    if kind == "pixio":
+        small = {name: value for name, value in SMALL.items() if name != "intermediate_size"}
+        return transformers.PixioModel(transformers.PixioConfig(**small, n_cls_tokens=3))
+    if kind == "beit":
+        return transformers.BeitModel(transformers.BeitConfig(**SMALL, use_shared_relative_position_bias=True))
     if kind == "vit_mae":
         return transformers.ViTMAEModel(transformers.ViTMAEConfig(**SMALL))
     return transformers.ViTModel(transformers.ViTConfig(**SMALL))
@@ -45,7 +54,7 @@ def save(model, folder):
     (folder / "preprocessor_config.json").write_text(json.dumps(statistics))
 
 
-@pytest.mark.parametrize("kind", ["vit", "dinov2", "registers", "clip", "siglip", "vit_mae"])
+@pytest.mark.parametrize("kind", ["vit", "dinov2", "registers", "dinov3", "clip", "siglip", "beit", "pixio", "vit_mae"])
 def test_patch_tokens_without_leading_ones(kind, tmp_path):
     model = make_model(kind).eval()
     save(model, tmp_path)
@@ -66,6 +75,67 @@ def test_patch_tokens_without_leading_ones(kind, tmp_path):
         with torch.no_grad():
             whole = model(pixel_values=images).last_hidden_state
         torch.testing.assert_close(tokens, whole[:, -16:])
+
+
+def test_several_class_tokens_are_averaged(tmp_path):
+    model = make_model("pixio").eval()
+    save(model, tmp_path)
+    encoder = load_encoder(f"hf:{tmp_path}")
+    images = encoder.preprocess(torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8))
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(images)[1]["cls"], model(pixel_values=images).pooler_output)
+
+
+VIDEO = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "crop_size": 32,
+    "patch_size": 8,
+    "frames_per_clip": 8,
+    "pred_hidden_size": 24,
+    "pred_num_attention_heads": 2,
+    "pred_num_hidden_layers": 1,
+}
+
+
+def test_v_jepa_2_sees_one_frame_as_a_tubelet(tmp_path):
+    torch.manual_seed(0)
+    model = transformers.VJEPA2Model(transformers.VJEPA2Config(**VIDEO)).eval()
+    model.save_pretrained(tmp_path)
+    statistics = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.5, 0.5]}
+    (tmp_path / "video_preprocessor_config.json").write_text(json.dumps(statistics))
+    encoder = load_encoder(f"hf:{tmp_path}")
+    assert encoder.normalize.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+    images = encoder.preprocess(torch.randint(0, 256, (2, 40, 40, 3), dtype=torch.uint8))
+    with torch.no_grad():
+        tokens, out = encoder(images, layers=True)
+        video = torch.stack([images, images], dim=1)  # (B, T, 3, S, S)
+        expected = model(pixel_values_videos=video, skip_predictor=True).last_hidden_state
+        # a clip that stands still shows the same in its first time step, whatever its length, but for attention
+        longer = model.encoder.embeddings(torch.stack([images] * 8, dim=1))
+    assert encoder.grid == (4, 4)
+    assert tokens.shape == (2, 16, 24)
+    torch.testing.assert_close(tokens, expected)
+    torch.testing.assert_close(longer[:, :16], model.encoder.embeddings(video))
+    assert set(out) == {"pooled", "layer1", "layer2"}
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_a_model_of_images_and_text_is_its_image_side(kind, tmp_path):
+    name = {"clip": "CLIP", "siglip": "Siglip"}[kind]
+    text = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 48}
+    vision = {**SMALL, **({"projection_dim": 16} if kind == "clip" else {})}
+    config = getattr(transformers, f"{name}Config")(text_config={**text, "vocab_size": 50}, vision_config=vision)
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{name}Model")(config).eval()
+    save(model, tmp_path)
+    encoder, converted = load_encoder(f"hf:{tmp_path}"), from_hf(str(tmp_path)).eval()
+    images = encoder.preprocess(torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8))
+    with torch.no_grad():
+        expected = model.vision_model(pixel_values=images).last_hidden_state[:, -16:]
+        torch.testing.assert_close(encoder(images)[0], expected)
+        torch.testing.assert_close(converted(images)[0], expected, rtol=0, atol=1e-5)
 
 
 def test_fingerprint_sees_the_weights(tmp_path):

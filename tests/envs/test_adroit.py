@@ -239,7 +239,7 @@ def test_a_dropped_pen_ends_the_episode(envs):
 
 
 def play(env, seed):
-    expert = load_suite("adroit").make_expert("scripted", "relocate", env.simulation)
+    expert = load_suite("adroit").make_expert("expert", env.task, env.simulation)
     observation, _ = env.reset(seed=seed)
     expert.reset(seed)
     over = False
@@ -266,5 +266,7 @@ def test_experts_are_refused_by_name_and_task(envs):
     suite = load_suite("adroit")
     with pytest.raises(UsageError, match=r"unknown collect.expert 'scriptd': did you mean scripted"):
         suite.make_expert("scriptd", "relocate", envs["relocate"].simulation)
-    with pytest.raises(UsageError, match="no scripted expert for door of adroit: there is one for relocate"):
-        suite.make_expert("scripted", "door", envs["door"].simulation)
+    with pytest.raises(UsageError, match="no scripted expert for pen of adroit: there is one for relocate"):
+        suite.make_expert("scripted", "pen", envs["pen"].simulation)
+    with pytest.raises(UsageError, match="no rl expert for door of adroit: there is one for .*pen"):
+        suite.make_expert("expert", "door", envs["door"].simulation)

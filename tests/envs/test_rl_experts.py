@@ -193,7 +193,7 @@ def test_the_actor_that_is_saved_is_the_policys_mean(trainer, tmp_path):
     env = trainer.StateEnv(wanted)
     model = trainer.make_model(wanted, env)
     path = trainer.actor_path(wanted, tmp_path)
-    trainer.save_actor(path, model, {})
+    trainer.save_actor(path, model, env, {})
     expert = RLExpert(env.unwrapped.spec_of_task, assets=tmp_path)
     for seed in range(3):
         state, _ = env.reset(seed=seed)
@@ -208,7 +208,7 @@ def test_training_episodes_go_on_after_a_success(trainer, monkeypatch):
     plain.simulation.step = lambda action: Progress(1.0, success=True)
     plain.reset(seed=0)
     assert plain.step(np.zeros(1, np.float32))[2] is True
-    monkeypatch.setattr(trainer, "make_env", lambda settings: plain)
+    monkeypatch.setattr("expert_env.make_env", lambda settings: plain)
     env = trainer.StateEnv(settings(trainer))
     env.reset()
     assert env.step(np.zeros(1, np.float32))[2] is False
@@ -225,7 +225,8 @@ def test_other_settings_do_not_go_on_in_the_same_folder(trainer, tmp_path, monke
 @pytest.mark.sim
 def test_an_unfinished_training_is_not_published(trainer, tmp_path):
     wanted = settings(trainer)
-    model = trainer.make_model(wanted, trainer.StateEnv(wanted))
-    trainer.save_actor(trainer.actor_path(wanted, tmp_path / "run"), model, {"steps": 0})
+    env = trainer.StateEnv(wanted)
+    model = trainer.make_model(wanted, env)
+    trainer.save_actor(trainer.actor_path(wanted, tmp_path / "run"), model, env, {"steps": 0})
     with pytest.raises(UserError, match=r"run is not finished: run its command again"):
         trainer.publish([tmp_path / "run"], tmp_path / "assets")

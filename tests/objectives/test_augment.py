@@ -2,7 +2,13 @@
 
 import torch
 
-from embodied.objectives.augment import random_resized_crop
+from embodied.objectives.augment import (
+    colour_jitter,
+    gaussian_blur,
+    grey_scale,
+    random_resized_crop,
+    solarize,
+)
 
 
 def generator(seed=0):
@@ -53,3 +59,48 @@ def test_the_generator_decides():
     first, again, other = (random_resized_crop(ramp(2), generator(seed), scale=(0.2, 1.0)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_another_size_shows_the_same_part():
+    large, small = (
+        random_resized_crop(ramp(4), generator(1), scale=(0.3, 0.6), size=size) for size in ((16, 16), (8, 8))
+    )
+    assert small.shape == (4, 2, 8, 8)
+    torch.testing.assert_close(small, torch.nn.functional.avg_pool2d(large, 2), atol=1e-3, rtol=0.0)
+
+
+def pixels():
+    return torch.rand(64, 3, 12, 12, generator=generator(3))
+
+
+def test_no_jitter_is_the_identity_and_grey_stays_grey():
+    none = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+    torch.testing.assert_close(colour_jitter(pixels(), generator(), **none), pixels(), atol=1e-5, rtol=0.0)
+    grey = pixels()[:, :1].expand(-1, 3, -1, -1)
+    turned = colour_jitter(grey, generator(), **{**none, "saturation": 0.9, "hue": 0.5})
+    torch.testing.assert_close(turned, grey, atol=2e-3, rtol=0.0)
+
+
+def test_jitter_changes_each_image_in_its_own_way():
+    one = pixels()[:1].expand(64, -1, -1, -1)
+    changed = colour_jitter(one, generator(), brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+    assert changed.mean(dim=(1, 2, 3)).std() > 0.05
+
+
+def test_shares_of_images_are_changed():
+    for change, options in ((grey_scale, {}), (solarize, {}), (gaussian_blur, {"sigma": (1.0, 2.0)})):
+        changed = change(pixels(), generator(), share=0.5, **options)
+        touched = (changed != pixels()).flatten(1).any(dim=1)
+        assert 20 <= int(touched.sum()) <= 44
+    grey = grey_scale(pixels(), generator(), share=1.0)
+    torch.testing.assert_close(grey[:, 0], grey[:, 2])
+    assert torch.equal(solarize(pixels(), generator(), share=1.0) < 0.5 + 1e-6, torch.ones(64, 3, 12, 12).bool())
+
+
+def test_blur_keeps_the_mean_and_takes_the_detail():
+    blurred = gaussian_blur(pixels(), generator(), share=1.0, sigma=(1.5, 1.5))
+    torch.testing.assert_close(blurred.mean(), pixels().mean(), atol=5e-3, rtol=0.0)
+    assert blurred.std() < 0.4 * pixels().std()
+    assert torch.allclose(gaussian_blur(torch.full((2, 3, 9, 9), 0.3), generator(), share=1.0), torch.tensor(0.3))

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from embodied.bench.launchers.crew import Done, perform
 from embodied.core.errors import UserError
 
 
@@ -49,6 +50,24 @@ class ToyRunner:
     def _write(self, name, key):
         with open(self._folder / name, "a") as file:
             file.write(f"{key}\n")
+
+
+@dataclass(frozen=True)
+class MakeToyTeamRunner(MakeToyRunner):
+    """Makes runners that take several items at once; each team is a line in `folder`/teams."""
+
+    def __call__(self, worker):
+        return ToyTeamRunner(self.folder)
+
+
+class ToyTeamRunner(ToyRunner):
+    """Implements `TeamRunner`, one item after the other."""
+
+    def together(self, items):
+        self._write("teams", " ".join(item.key for item in items))
+        for item in items:
+            report = perform(self, item, 0)
+            yield Done(key=item.key, seconds=report.seconds, error=UserError(report.error) if report.error else None)
 
 
 class SilentWatcher:

@@ -6,7 +6,7 @@ import torch
 from gymnasium.spaces import Box
 
 from embodied.core.reporting import SilentReporter
-from embodied.training.evaluate import evaluate
+from embodied.training.evaluate import Lane, evaluate, evaluate_lanes
 
 
 class CountingEnvironments:
@@ -52,7 +52,7 @@ class RememberingPolicy:
         return {"acted": carry["acted"] + 1}, torch.full((len(observation["count"]), 1, 1), 5.0)
 
 
-def run(num_envs, seeds, record_key=None):
+def run(num_envs, seeds, record_key=None, enough=None):
     environment = CountingEnvironments(num_envs)
     outcomes = evaluate(
         RememberingPolicy(),
@@ -62,6 +62,7 @@ def run(num_envs, seeds, record_key=None):
         device=torch.device("cpu"),
         reporter=SilentReporter(),
         record_key=record_key,
+        enough=enough,
     )
     return environment, outcomes
 
@@ -96,3 +97,37 @@ def test_records_the_present_moment_of_a_history():
     _, outcomes = run(2, [4, 1], record_key="frames")
     assert [outcome.frames.shape for outcome in outcomes] == [(4, 1, 1, 3), (1, 1, 1, 3)]
     assert (outcomes[0].frames == 4).all()
+
+
+@pytest.mark.parametrize("num_envs", [1, 2, 3])
+def test_enough_is_asked_in_the_order_of_the_seeds_and_ends_with_these(num_envs):
+    """Seed 1 ends first and fails; that it is early must not count before the seeds in front of it."""
+    asked = []
+
+    def enough(outcomes):
+        asked.append([outcome.seed for outcome in outcomes])
+        return len(outcomes) == 3
+
+    environment, outcomes = run(num_envs, [6, 1, 4, 2, 9, 9, 9], enough=enough)
+    assert [outcome.seed for outcome in outcomes] == [6, 1, 4]
+    assert asked == [[6], [6, 1], [6, 1, 4]]
+    assert len(environment.actions) <= 11  # the nines have not been run to their end
+
+
+def test_lanes_give_what_each_policy_gives_alone():
+    """Also where one lane ends long before the other, and where one has seen enough."""
+    seeds = {"short": [2, 1], "long": [4, 1, 6, 3, 2], "stopped": [5, 8, 2, 4]}
+    slots = {"short": 1, "long": 2, "stopped": 2}
+    enough = {"short": None, "long": None, "stopped": lambda outcomes: len(outcomes) == 2}
+    lanes = [
+        Lane(policy=RememberingPolicy(), seeds=seeds[name], slots=slots[name], enough=enough[name], record_key="frame")
+        for name in seeds
+    ]
+    environment = CountingEnvironments(5)
+    found = evaluate_lanes(lanes, environment, reset_slots, device=torch.device("cpu"), reporter=SilentReporter())
+    for name, outcomes in zip(seeds, found, strict=True):
+        _, alone = run(slots[name], seeds[name], enough=enough[name], record_key="frame")
+        assert outcomes == alone
+        assert [o.frames is None for o in outcomes] == [o.frames is None for o in alone]
+    assert [len(outcomes) for outcomes in found] == [2, 5, 2]
+    assert (environment.actions[-1][0] == 0).all()  # nobody acts where the lane is over

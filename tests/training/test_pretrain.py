@@ -8,7 +8,9 @@ from torch import nn
 from embodied.core.checkpoint import load_checkpoint, save_checkpoint
 from embodied.core.errors import UsageError, UserError
 from embodied.core.reporting import SilentReporter
-from embodied.training.pretrain import learning_rate_factor, parameter_groups, pretrain, resume_step
+from embodied.training.optimization import learning_rate_factor, parameter_groups
+from embodied.training.pretrain import pretrain
+from embodied.training.pretrain_state import resume_step
 
 
 class MeanColour(nn.Module):
@@ -112,8 +114,11 @@ def test_unknown_precision(tmp_path):
 
 
 def test_diverging_training_stops_with_a_message(tmp_path):
-    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step 7"):
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step 2: lower .* its batch is in ") as caught:
         run(tmp_path, learning_rate=1e30)
+    tensors, metadata = load_checkpoint(str(caught.value).rpartition(" ")[2])
+    assert torch.equal(tensors["images"], torch.from_numpy(read_batch(1)))  # steps are counted from 1, batches from 0
+    assert metadata["bad_step"] == 2
 
 
 def test_checkpoint_of_another_model_is_refused(tmp_path):

@@ -15,7 +15,8 @@ from torch import nn
 from embodied.core.checkpoint import load_checkpoint, save_checkpoint
 from embodied.core.errors import UserError
 from embodied.core.reporting import SilentReporter
-from embodied.training.pretrain import STATE, pretrain, resume_step
+from embodied.training.pretrain import pretrain
+from embodied.training.pretrain_state import STATE, resume_step
 
 
 class Guess(nn.Module):
@@ -85,7 +86,8 @@ def same(first, second):
 
 
 def without_speed(records):
-    return [{name: value for name, value in record.items() if name != "frames_per_second"} for record in records]
+    speed = ("frames_per_second", "mfu")
+    return [{name: value for name, value in record.items() if name not in speed} for record in records]
 
 
 def test_killed_process_resumed_equals_an_uninterrupted_one_bit_for_bit(tmp_path):
@@ -128,7 +130,7 @@ def test_frozen_parameters_are_left_alone(tmp_path):
 
 
 def test_a_diverged_run_is_not_saved(tmp_path):
-    with pytest.raises(UserError, match=r"the loss is nan at step 3: lower train\.learning_rate"):
+    with pytest.raises(UserError, match=r"the loss is nan at step 1: lower train\.learning_rate"):
         run(tmp_path, objective=Diverges(), checkpoint_every=3)
     assert not (tmp_path / STATE).exists()
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from embodied.bench.work_list import Item
 from embodied.core.errors import UserError
@@ -19,6 +19,24 @@ class Runner(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What became of one of several items: how long it took, its share of what was common; `error` if it failed."""
+
+    key: str
+    seconds: float
+    error: Exception | None = None
+
+
+@runtime_checkable
+class TeamRunner(Protocol):
+    """A `Runner` that can do several items at once."""
+
+    def together(self, items: Sequence[Item], /) -> Iterator[Done]:
+        """Do items; tells of each as soon as it is done. Does not raise for one that fails."""
+        ...
 
 
 class MakeRunner(Protocol):
@@ -52,10 +70,12 @@ class Crew(Protocol):
     Attributes:
         size: workers, numbered from 0.
         batch: items that a worker is given at once, at most.
+        mixed: whether these may be any, which it does one after the other; else they are of one team.
     """
 
     size: int
     batch: int
+    mixed: bool
 
     def ready(self, worker: int) -> bool:
         """Whether an idle worker can be given items now; one that is still starting cannot."""
@@ -83,6 +103,17 @@ def perform(runner: Runner, item: Item, worker: int) -> Report:
     except Exception as raised:  # a cell that breaks must not take the others with it
         error = reason_of(raised)
     return Report(worker=worker, key=item.key, seconds=watch.seconds, error=error)
+
+
+def perform_all(runner: Runner, items: Sequence[Item], worker: int) -> Iterator[Report]:
+    """Let a runner do items, together where it can, and report on each."""
+    if len(items) > 1 and isinstance(runner, TeamRunner):
+        for done in runner.together(items):
+            error = "" if done.error is None else reason_of(done.error)
+            yield Report(worker=worker, key=done.key, seconds=done.seconds, error=error)
+    else:
+        for item in items:
+            yield perform(runner, item, worker)
 
 
 def reason_of(error: Exception) -> str:

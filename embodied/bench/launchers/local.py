@@ -7,12 +7,13 @@ import pickle
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 
-from embodied.bench.launchers.crew import MakeRunner, Report, Runner, perform
+from embodied.bench.launchers.crew import MakeRunner, Report, Runner, perform_all
 from embodied.bench.work_list import Item
 from embodied.core.errors import UserError
 from embodied.envs.worker_processes import Worker, end_workers, usable_cores
 
 MEMORY_GB = 2.0  # of a worker: torch, two sets of four simulators at 130 MB each, the features of one store
+TEAM_GB = 0.6  # of each further cell that a worker evaluates at once: four more simulators, and a policy
 GPU_GB = 4.0  # of a worker, by default
 
 
@@ -22,23 +23,23 @@ class LocalCrew:
     Args:
         make_runner: see `MakeRunner`.
         size: processes.
+        batch: cells that a worker evaluates at once, at most, where they share an encoder.
     """
 
-    batch = 1
+    mixed = False
 
-    def __init__(self, make_runner: MakeRunner, *, size: int) -> None:
-        self.size = size
+    def __init__(self, make_runner: MakeRunner, *, size: int, batch: int = 1) -> None:
+        self.size, self.batch = size, batch
         self._make_runner = make_runner
         self._workers: dict[int, Worker] = {}
-        self._items: dict[int, Item] = {}
+        self._items: dict[int, dict[str, Item]] = {}
 
     def ready(self, worker: int) -> bool:
         return True
 
     def send(self, worker: int, items: Sequence[Item]) -> None:
-        (item,) = items
-        message = pickle.dumps(item)
-        self._items[worker] = item
+        message = pickle.dumps(list(items))
+        self._items[worker] = {item.key: item for item in items}
         if worker in self._workers:
             try:
                 self._workers[worker].send(message)
@@ -55,12 +56,16 @@ class LocalCrew:
         found = []
         for pipe in wait(list(pipes), timeout_s):
             number = pipes[pipe]  # type: ignore[index]
-            item = self._items.pop(number)
             try:
-                found.append(self._workers[number].receive())
+                report = self._workers[number].receive()
+                del self._items[number][report.key]
+                found.append(report)
             except UserError as error:
                 self._drop(number)
-                found.append(Report(worker=number, key=item.key, lost=str(error)))
+                found += [Report(worker=number, key=key, lost=str(error)) for key in self._items[number]]
+                self._items[number].clear()
+            if not self._items[number]:
+                del self._items[number]
         return found
 
     def close(self, *, at_once: bool) -> None:
@@ -77,9 +82,10 @@ def _work(pipe: Connection, make_runner: MakeRunner, worker: int) -> None:
     runner: Runner | None = None
     try:
         while True:
-            item = pipe.recv()
+            items = pipe.recv()
             runner = runner or make_runner(worker)
-            pipe.send(perform(runner, item, worker))
+            for report in perform_all(runner, items, worker):
+                pipe.send(report)
     except (EOFError, BrokenPipeError, ConnectionResetError):  # the schedule wants no more
         pass
     finally:
@@ -87,15 +93,16 @@ def _work(pipe: Connection, make_runner: MakeRunner, worker: int) -> None:
             runner.close()
 
 
-def devices_of_workers(workers: int | None, device: str, *, gpu_gb: float = GPU_GB) -> list[str]:
+def devices_of_workers(workers: int | None, device: str, *, gpu_gb: float = GPU_GB, batch: int = 1) -> list[str]:
     """The device of each worker process; its length is their number.
 
     Args:
         workers: processes; None: as many as cores, and as fit into the memory of this machine and of its GPUs.
         device: `auto`, `cpu`, `cuda`, `cuda:<n>`, checked before.
         gpu_gb: of a GPU's memory per worker.
+        batch: cells that a worker evaluates at once, at most.
     """
-    limit = max(1, min(usable_cores(), int(_free_memory_gb() / MEMORY_GB)))
+    limit = max(1, min(usable_cores(), int(_free_memory_gb() / (MEMORY_GB + TEAM_GB * (batch - 1)))))
     if device == "cpu":
         return ["cpu"] * (workers or limit)
     import torch

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from embodied.bench.launchers.crew import MakeRunner, Report, Runner, perform
+from embodied.bench.launchers.crew import MakeRunner, Report, Runner, perform_all
 from embodied.bench.work_list import Item
 from embodied.core.errors import MissingExtraError, UserError, unknown_name
 
@@ -25,15 +25,18 @@ class RayCrew:
         size: actors; None: as many as the cluster has room for.
         options: `address` of the cluster (`auto`: the one of this machine; null: start one), and what an actor takes of
             it: `cpus` (1), `gpus` (0), `memory_gb`.
+        batch: cells that an actor evaluates at once, at most, where they share an encoder.
 
     Raises:
         MissingExtraError: Ray is not installed.
         UserError: there is no cluster at the address.
     """
 
-    batch = 1
+    mixed = False
 
-    def __init__(self, make_runner: MakeRunner, *, size: int | None, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, make_runner: MakeRunner, *, size: int | None, options: Mapping[str, Any], batch: int = 1
+    ) -> None:
         try:
             import ray
         except ImportError as error:
@@ -54,10 +57,10 @@ class RayCrew:
         self._needs = {"num_cpus": options.get("cpus", 1), "num_gpus": options.get("gpus", 0)}
         if options.get("memory_gb"):
             self._needs["memory"] = int(options["memory_gb"] * 1e9)
-        self.size = size or self._room()
+        self.size, self.batch = size or self._room(), batch
         self._actors: dict[int, Any] = {}
         self._starting: dict[int, Any] = {}
-        self._pending: dict[Any, tuple[int, Item]] = {}
+        self._pending: dict[Any, tuple[int, list[Item]]] = {}
 
     def _room(self) -> int:
         found = self._ray.cluster_resources()
@@ -82,8 +85,7 @@ class RayCrew:
         return True
 
     def send(self, worker: int, items: Sequence[Item]) -> None:
-        (item,) = items
-        self._pending[self._actors[worker].perform.remote(item)] = (worker, item)
+        self._pending[self._actors[worker].perform.remote(list(items))] = (worker, list(items))
 
     def wait(self, timeout_s: float) -> list[Report]:
         if not self._pending:
@@ -92,13 +94,13 @@ class RayCrew:
         done, _ = self._ray.wait(list(self._pending), num_returns=1, timeout=timeout_s)
         found = []
         for reference in done:
-            worker, item = self._pending.pop(reference)
+            worker, items = self._pending.pop(reference)
             try:
-                found.append(self._ray.get(reference))
+                found += self._ray.get(reference)
             except self._ray.exceptions.RayError as error:
                 self._actors.pop(worker)
                 reason = f"its Ray worker was lost: {' '.join(str(error).split())[:200]}"
-                found.append(Report(worker=worker, key=item.key, lost=reason))
+                found += [Report(worker=worker, key=item.key, lost=reason) for item in items]
         return found
 
     def close(self, *, at_once: bool) -> None:
@@ -119,5 +121,5 @@ class _Actor:
     def ping(self) -> bool:
         return True
 
-    def perform(self, item: Item) -> Report:
-        return perform(self._runner, item, self._worker)
+    def perform(self, items: list[Item]) -> list[Report]:
+        return list(perform_all(self._runner, items, self._worker))

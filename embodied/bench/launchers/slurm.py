@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from embodied.bench.launchers.crew import MakeRunner, Report, perform
+from embodied.bench.launchers.crew import MakeRunner, Report, perform_all
 from embodied.bench.work_list import Item
 from embodied.core.errors import MissingExtraError, UsageError, UserError
 
@@ -35,6 +35,8 @@ class SlurmCrew:
         UsageError: an option makes no sense.
         UserError: there is no Slurm here.
     """
+
+    mixed = True
 
     def __init__(self, make_runner: MakeRunner, *, size: int | None, folder: Path, options: Mapping[str, Any]) -> None:
         try:
@@ -90,9 +92,9 @@ class SlurmCrew:
 
 
 def run_items(make_runner: MakeRunner, worker: int, items: Sequence[Item]) -> list[Report]:
-    """A job: do items one after the other."""
+    """A job: do items one after the other, or together where they share an encoder and the runner may."""
     runner = make_runner(worker)
     try:
-        return [perform(runner, item, worker) for item in items]
+        return list(perform_all(runner, items, worker))
     finally:
         runner.close()

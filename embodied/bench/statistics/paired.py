@@ -38,6 +38,7 @@ class Comparison:
         pairs, tasks: what it is over.
         seeds_needed: per task, to tell the two apart; None where that cannot be estimated, or takes more than
             `MAXIMUM_SEEDS`.
+        bounded: whether the interval is of confidence sequences and not of other seeds; then nothing is said of seeds.
     """
 
     difference: float
@@ -48,6 +49,7 @@ class Comparison:
     pairs: int
     tasks: int
     seeds_needed: int | None
+    bounded: bool = False
 
 
 def compare_paired(differences: Scores, *, resamples: int = 10_000, seed: int = 0) -> Comparison:

@@ -17,6 +17,14 @@ from embodied.bench.statistics.profiles import Profile, performance_profile
 from embodied.bench.statistics.ranks import RankStability, rank_stability
 from embodied.bench.tables.checks import check_results, version_notes
 from embodied.bench.tables.contenders import BASELINES, SCENES, Column, Contender, Entry, contender_of, make_entry
+from embodied.bench.tables.early_stopped import (
+    bounded_aggregates,
+    bounded_comparison,
+    bounded_improvement,
+    bounded_profile,
+    early_stopping_notes,
+    stops_early,
+)
 from embodied.bench.tables.scenes import BenchTables, Row, Scene
 from embodied.core.errors import unknown_name
 
@@ -61,7 +69,7 @@ def build_tables(
         protocol=results[0].protocol,
         scenes=scenes,
         results=results,
-        notes=[*notes, *version_notes(results)],
+        notes=[*notes, *early_stopping_notes(results), *version_notes(results)],
     )
 
 
@@ -134,13 +142,17 @@ def _p(comparison: Comparison | None) -> float:
 
 
 def _aggregate(entries: Sequence[Entry]) -> dict[str, Estimate]:
-    scores = [entry.scores for entry in entries if entry.runs]
-    return aggregates(scores) if scores else {}
+    tried = [entry for entry in entries if entry.runs]
+    if stops_early(tried):
+        return bounded_aggregates(tried)
+    return aggregates([entry.scores for entry in tried]) if tried else {}
 
 
 def _profile(entries: Mapping[Column, Entry]) -> Profile | None:
-    scores = [entry.scores for entry in entries.values() if entry.runs]
-    return performance_profile(scores, THRESHOLDS) if scores else None
+    tried = [entry for entry in entries.values() if entry.runs]
+    if stops_early(tried):
+        return bounded_profile(tried, THRESHOLDS)
+    return performance_profile([entry.scores for entry in tried], THRESHOLDS) if tried else None
 
 
 def _by_demos(entries: Mapping[Column, Entry]) -> dict[int, Estimate]:
@@ -170,20 +182,35 @@ def compare_entries(ours: Mapping[Column, Entry], theirs: Mapping[Column, Entry]
         if common:
             mine, its = (dict(zip(item.seeds, item.scores, strict=True)) for item in (entry, other))
             differences.append(np.array([mine[seed] - its[seed] for seed in common]))
-    return compare_paired(differences) if differences else None
+    if not differences:
+        return None
+    found = compare_paired(differences)
+    early = stops_early([*ours.values(), *theirs.values()])
+    return bounded_comparison(found, ours, theirs) if early else found
 
 
-def _common(ours: Mapping[Column, Entry], theirs: Mapping[Column, Entry]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Scores of both on the tasks that both have."""
-    both = [column for column in ours if ours[column].runs and theirs[column].runs]
-    return [ours[column].scores for column in both], [theirs[column].scores for column in both]
+def _common(ours: Mapping[Column, Entry], theirs: Mapping[Column, Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Both on the tasks that both have."""
+    both = [column for column in ours if ours[column].runs and column in theirs and theirs[column].runs]
+    return [ours[column] for column in both], [theirs[column] for column in both]
+
+
+def improvement_over(ours: Mapping[Column, Entry], theirs: Mapping[Column, Entry]) -> Estimate | None:
+    """Probability of improvement on the tasks that both have; None where there are none."""
+    mine, its = _common(ours, theirs)
+    if stops_early([*mine, *its]):
+        return bounded_improvement(mine, its)
+    return probability_of_improvement(_scores(mine), _scores(its)) if mine else None
+
+
+def _scores(entries: Sequence[Entry]) -> list[np.ndarray]:
+    return [entry.scores for entry in entries]
 
 
 def _improvement(entries: Entries, contender: Contender, baseline: Contender | None) -> Estimate | None:
     if baseline is None or contender == baseline:
         return None
-    ours, theirs = _common(entries[contender], entries[baseline])
-    return probability_of_improvement(ours, theirs) if ours else None
+    return improvement_over(entries[contender], entries[baseline])
 
 
 def _pairwise(entries: Entries, contenders: Sequence[Contender]) -> dict[tuple[Contender, Contender], float]:
@@ -193,13 +220,13 @@ def _pairwise(entries: Entries, contenders: Sequence[Contender]) -> dict[tuple[C
         for second in contenders:
             ours, theirs = _common(entries[first], entries[second])
             if first != second and ours:
-                found[first, second] = improvement_value(ours, theirs)
+                found[first, second] = improvement_value(_scores(ours), _scores(theirs))
     return found
 
 
 def _ranks(entries: Sequence[Mapping[Column, Entry]]) -> RankStability | None:
-    """Over the seeds that all of them have; None where a task has fewer than two of those."""
-    if len(entries) < 2:
+    """Over the seeds that all of them have; None where a task has fewer than two of those, or runs stop early."""
+    if len(entries) < 2 or stops_early([entry for of in entries for entry in of.values()]):
         return None
     common = {column: sorted(set.intersection(*(set(of[column].seeds) for of in entries))) for column in entries[0]}
     if min(len(seeds) for seeds in common.values()) < 2:

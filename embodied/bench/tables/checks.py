@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from embodied.bench.cells import Cell, CellResult
+from embodied.bench.suite import BY_SEED
 from embodied.core.errors import UserError
 
 SHOWN_DIFFERENCES = 8
-BY_SEED = ("random", "scratch")  # encoders whose weights belong to the run: another seed, another fingerprint
 
 
 def check_results(
@@ -28,12 +28,13 @@ def check_results(
         same_encoders: refuse one name for several weights; a comparison of two folders may be about just that.
 
     Raises:
-        UserError: there are no results, several protocols, demonstrations that differ within one task, or one name
-            for several encoders.
+        UserError: there are no results, several protocols, evaluations that stop early beside ones that do not,
+            demonstrations that differ within one task, or one name for several encoders.
     """
     if not results:
         raise UserError("there are no results: run embodied bench first")
     _check_protocols(results, protocols or {})
+    _check_stopping(results)
     _check_demonstrations(results)
     if same_encoders:
         _check_encoders(results)
@@ -71,6 +72,19 @@ def _differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
             yield from _differences(ours.get(name), theirs.get(name), f"{path}.{name}" if path else str(name))
     elif ours != theirs:
         yield f"{path} ({ours!r}, {theirs!r})"
+
+
+def _check_stopping(results: Sequence[CellResult]) -> None:
+    """Of one protocol all cells stop early or none: what else is there was put together by hand."""
+    first: dict[bool, Cell] = {}
+    for result in results:
+        if result.episodes:
+            first.setdefault(bool(result.sequential), result.cell)
+    if len(first) > 1:
+        raise UserError(
+            f"the evaluation of {first[True].key} may stop early, that of {first[False].key} has a fixed number of "
+            "episodes: their scores and intervals cannot stand in one mean"
+        )
 
 
 def _check_demonstrations(results: Sequence[CellResult]) -> None:

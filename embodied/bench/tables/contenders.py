@@ -11,6 +11,7 @@ import numpy as np
 from embodied.bench.cells import CellResult
 from embodied.bench.statistics.aggregates import Estimate
 from embodied.bench.statistics.intervals import seeds_interval, wilson_interval
+from embodied.bench.statistics.sequential import simultaneous_bounds
 
 ORACLE = "state"  # sees what no robot sees: shown, not ranked
 BASELINES = (
@@ -98,6 +99,11 @@ class Entry:
         return tuple(run.cell.seed for run in self.runs)
 
     @property
+    def sequential(self) -> bool:
+        """Whether a run might have stopped before all planned episodes: then no interval for a fixed number holds."""
+        return any(run.sequential for run in self.runs)
+
+    @property
     def best(self) -> float | None:
         """Mean over seeds of the best checkpoints' scores, None where one has none."""
         found = [run.best_score for run in self.runs if run.best_score is not None]
@@ -106,10 +112,10 @@ class Entry:
     @property
     def one_policy_interval(self) -> tuple[float, float] | None:
         """With a single seed: the interval of that one policy's success rate, which says nothing of another training;
-        None for scores that are no successes."""
-        if len(self.runs) != 1:
+        None for scores that are no successes, and where it stopped early, since then the estimate has it."""
+        if len(self.runs) != 1 or self.sequential:
             return None
-        scores = [episode.score for episode in self.runs[0].episodes]
+        scores = self.runs[0].episode_scores
         if not set(scores) <= {0.0, 1.0}:
             return None
         return wilson_interval(int(sum(scores)), len(scores))
@@ -127,9 +133,15 @@ def make_entry(results: Iterable[CellResult]) -> Entry:
     failed = tuple(result for result in ordered if result not in runs)
     if not runs:
         return Entry(failed=failed)
+    scores = [run.episode_scores for run in runs]
+    if Entry(runs=runs).sequential:
+        bounds = simultaneous_bounds(scores).mean(axis=0)
+        value = sum(run.score for run in runs) / len(runs)
+        estimate = Estimate(value=value, low=float(bounds[0]), high=float(bounds[1]))
+        return Entry(runs=runs, failed=failed, estimate=estimate)
     if len(runs) == 1:
         return Entry(runs=runs, failed=failed, estimate=Estimate(value=runs[0].score))
-    mean, low, high = seeds_interval([[episode.score for episode in run.episodes] for run in runs])
+    mean, low, high = seeds_interval(scores)
     return Entry(runs=runs, failed=failed, estimate=Estimate(value=mean, low=low, high=high))
 
 

@@ -77,6 +77,10 @@ def _row(scene: Scene, column: Column, number: int, inks: Inks, folder: Path) ->
 
 def _mean_text(entry: Entry) -> str:
     text = with_interval(entry.estimate)
+    if entry.sequential:
+        tried = sum(len(run.episodes) for run in entry.runs)
+        planned = sum(int(run.sequential["planned"]) for run in entry.runs)
+        return f"{text}</b> <small>{tried} of {planned} planned episodes</small><b>"
     if entry.one_policy_interval is None:
         return text
     low, high = entry.one_policy_interval

@@ -10,9 +10,8 @@ from typing import Any
 
 from embodied.bench.cells import CellResult
 from embodied.bench.statistics.aggregates import Estimate
-from embodied.bench.statistics.improvement import probability_of_improvement
 from embodied.bench.statistics.paired import Comparison, holm
-from embodied.bench.tables.build import compare_entries, find_contenders
+from embodied.bench.tables.build import compare_entries, find_contenders, improvement_over
 from embodied.bench.tables.contenders import SCENES, Column, Contender, Entry, contender_of, make_entry
 from embodied.core.errors import UsageError
 
@@ -101,13 +100,12 @@ def _duel(first: str, second: str, scene: str, ours: Entries, theirs: Entries) -
     ]
     p_values = holm([task.comparison.p for task in tasks if task.comparison is not None])
     corrected = iter(p_values)
-    scores = [[entries[column].scores for column in both] for entries in (ours, theirs)]
     return Duel(
         first=first,
         second=second,
         scene=scene,
         overall=compare_entries({column: ours[column] for column in both}, theirs),
-        improvement=probability_of_improvement(*scores) if both else None,
+        improvement=improvement_over(ours, theirs),
         tasks=[replace(task, holm_p=next(corrected)) if task.comparison is not None else task for task in tasks],
         left_out=sorted(({*ours} | {*theirs}) - {*both}),
     )

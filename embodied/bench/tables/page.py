@@ -12,13 +12,15 @@ from typing import Any
 
 from embodied.bench.cells import CellResult
 from embodied.bench.html import document, scrolled, table
+from embodied.bench.store_costs import StoreCost
 from embodied.bench.tables.charts import demos_chart, pairwise_table, profile_chart, rank_chart
-from embodied.bench.tables.contenders import SCENE_TEXTS, Contender, contender_of
+from embodied.bench.tables.contenders import SCENE_TEXTS
+from embodied.bench.tables.costs import cost_section
 from embodied.bench.tables.details import task_details
-from embodied.bench.tables.figures import inks, stacked_bar, swatch
+from embodied.bench.tables.figures import inks
 from embodied.bench.tables.ranking import Inks, ranking_table, task_table
 from embodied.bench.tables.scenes import BenchTables, Scene
-from embodied.bench.tables.words import HOW_TO_READ, cell_counts, duration, headline
+from embodied.bench.tables.words import cell_counts, duration, headline, how_to_read
 
 ASSETS = files("embodied.bench.tables") / "assets"
 
@@ -30,6 +32,7 @@ def bench_page(
     title: str,
     downloads: Sequence[str] = (),
     protocol: Mapping[str, Any] | None = None,
+    stores: Sequence[StoreCost] = (),
 ) -> str:
     """The HTML of a whole report.
 
@@ -39,22 +42,24 @@ def bench_page(
         title: of the page.
         downloads: names of files beside the page to link to.
         protocol: the suite's, to show in full.
+        stores: what the demonstrations cost.
     """
     looks = inks(tables.contenders)
+    early = any(scene.stops_early for scene in tables.scenes)
     links = " ".join(f'<a href="{escape(name)}" download>{escape(name)}</a>' for name in downloads)
     jumps = " ".join(f'<a href="#{scene.name}">{escape(scene.title)}</a>' for scene in tables.scenes)
     body = f"""
 <header><div><h1>{escape(title)}</h1><p class="soft">one protocol, frozen encoders, honest intervals</p></div>
 <button type="button" id="theme" title="light or dark">◐</button></header>
-<p class="tiles">{_tiles(tables)}</p>
+<p class="tiles">{_tiles(tables, stores)}</p>
 <nav>{jumps} <a href="#cost">Cost</a> <a href="#protocol">Protocol</a> <a href="#reading">How to read this</a>
 <span class="soft">{links}</span></nav>
 {_notes(tables)}
 {"".join(_scene(scene, looks, folder) for scene in tables.scenes)}
 {_failures(tables)}
-<section id="cost"><h2>Cost</h2>{_cost(tables, looks)}</section>
+<section id="cost"><h2>Cost</h2>{cost_section(tables, looks, stores)}</section>
 <section id="reading"><h2>How to read this</h2><dl>{
-        "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in HOW_TO_READ)
+        "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in how_to_read(stops_early=early))
     }</dl></section>
 <section id="protocol"><h2>Protocol and environment</h2>{_protocol(tables, protocol)}</section>
 """
@@ -62,10 +67,10 @@ def bench_page(
     return document(title, body, style=style, script=script)
 
 
-def _tiles(tables: BenchTables) -> str:
+def _tiles(tables: BenchTables, stores: Sequence[StoreCost]) -> str:
     seeds = {result.cell.seed for result in tables.results}
     episodes = sum(len(result.episodes) for result in tables.results)
-    computing = sum(sum(result.seconds.values()) for result in tables.results)
+    computing = sum(sum(result.seconds.values()) for result in tables.results) + sum(cost.seconds for cost in stores)
     tasks = {(result.cell.env, result.cell.task) for result in tables.results}
     values = [
         ("contenders", str(len(tables.contenders))),
@@ -124,43 +129,6 @@ def _failures(tables: BenchTables) -> str:
     return (
         '<section id="failures"><h2>Failed cells</h2><p class="soft">They count in no number above.</p>'
         f"{scrolled(shown)}</section>"
-    )
-
-
-def _cost(tables: BenchTables, looks: Inks) -> str:
-    seconds: dict[Contender, dict[str, float]] = {contender: defaultdict(float) for contender in tables.contenders}
-    cells: dict[Contender, int] = defaultdict(int)
-    for result in tables.results:
-        cells[contender_of(result)] += 1
-        for phase, value in result.seconds.items():
-            seconds[contender_of(result)][phase] += value
-    phases = list(dict.fromkeys(phase for found in seconds.values() for phase in found))
-    most = max((sum(found.values()) for found in seconds.values()), default=0.0) or 1.0
-    rows = []
-    for contender, found in sorted(seconds.items(), key=lambda item: -sum(item[1].values())):
-        shares = [
-            (f"{phase} {found.get(phase, 0.0):.0f} s", found.get(phase, 0.0) / most, f"var(--c{place % 12})")
-            for place, phase in enumerate(phases)
-        ]
-        numbers = [f"{found.get(phase, 0.0):.0f}" for phase in phases]
-        rows.append(
-            [
-                swatch(looks[contender]) + escape(contender.label),
-                str(cells[contender]),
-                *numbers,
-                f"<b>{sum(found.values()):.0f}</b>",
-                stacked_bar(shares),
-            ]
-        )
-    legend = " ".join(
-        f'<span><i class="swatch" style="--ink:var(--c{place % 12})"></i>{escape(phase)}</span>'
-        for place, phase in enumerate(phases)
-    )
-    names = ["contender", "cells", *(f"{phase} s" for phase in phases), "all s", ""]
-    return (
-        '<p class="soft">Seconds by phase. Demonstrations and features are made once and shared, so whose cell came '
-        f'first pays for them.</p><p class="legend">{legend}</p>'
-        f"{scrolled(table(names, rows, is_html=True))}"
     )
 
 

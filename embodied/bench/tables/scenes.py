@@ -76,6 +76,11 @@ class Scene:
     ranked: Sequence[Contender]
 
     @property
+    def stops_early(self) -> bool:
+        """Whether evaluations might end before all planned episodes."""
+        return any(entry.sequential for row in self.rows for entry in row.entries.values())
+
+    @property
     def title(self) -> str:
         return SCENES.get(self.name, self.name)
 

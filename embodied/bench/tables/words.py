@@ -33,6 +33,23 @@ HOW_TO_READ = (
 )  # fmt: skip
 
 
+HOW_TO_READ_EARLY = {
+    "Intervals": "Evaluations stop when a sequential test has seen enough, and an interval for a fixed number of "
+    "episodes would not hold then. These are 95 % confidence sequences of a beta-binomial mixture, which hold wherever "
+    "one stops; those of several runs hold for all of them at once. They speak of these trained policies on other "
+    "episodes, not of other training seeds, and they are wide.",
+    "Better than the baseline": "P(better) is the chance that a run beats a run of the baseline on the same task. The "
+    "difference is over common seeds with the bounds of the confidence sequences, p is that of the paired permutation "
+    "test of it, corrected after Holm for all rows.",
+}
+
+
+def how_to_read(*, stops_early: bool) -> list[tuple[str, str]]:
+    """Headings and paragraphs; of evaluations that stop early with what their intervals are."""
+    changed = HOW_TO_READ_EARLY if stops_early else {}
+    return [(name, changed.get(name, text)) for name, text in HOW_TO_READ]
+
+
 def percent(value: float) -> str:
     """0.873 as 87.3."""
     return f"{100 * value:.1f}"
@@ -73,7 +90,7 @@ def p_text(p: float | None) -> str:
 
 def seeds_needed_text(comparison: Comparison | None) -> str:
     """The estimate of `statistics.paired.seeds_needed`."""
-    if comparison is None or comparison.low is None:
+    if comparison is None or comparison.low is None or comparison.bounded:
         return ""
     return f">{MAXIMUM_SEEDS}" if comparison.seeds_needed is None else f"~{comparison.seeds_needed}"
 
@@ -107,13 +124,17 @@ def headline(scene: Scene) -> str:
         return "No contender has results on all tasks, so there is no ranking."
     rows = {row.contender: row for row in scene.rows}
     first = rows[scene.ranked[0]]
-    text = f"{first.contender.label} leads with an IQM of {with_interval(first.aggregates['iqm'])}"
+    alone = len(scene.ranked) < 2
+    leads = "alone has results on all tasks, with" if alone else "leads with"
+    text = f"{first.contender.label} {leads} an IQM of {with_interval(first.aggregates['iqm'])}"
     oracle = next((row for row in scene.rows if row.contender.oracle and row.aggregates), None)
     if oracle is not None:
         text += f"; the oracle has {with_interval(oracle.aggregates['iqm'])}"
-    if len(scene.ranked) < 2:
+    if alone:
         return text + "."
     second = rows[scene.ranked[1]]
+    if scene.ranks is None and scene.stops_early:
+        return f"{text}. Of evaluations that stop early no seeds are drawn again to see whether the order would hold."
     if scene.ranks is None:
         return f"{text}. With fewer than two common seeds nobody can say whether the order would hold."
     holds = scene.ranks.above_next[0]

@@ -1,10 +1,13 @@
-"""Moves the Adroit arm and wrist so that the palm comes to a pose: differential inverse kinematics."""
+"""Moves the Adroit arm and wrist so that the palm comes to a pose: differential inverse kinematics; hand shapes."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 
 from embodied.envs.suites.adroit.simulation import AdroitSimulation
+from embodied.envs.suites.adroit.tasks import FINGERS
 
 _FINGER_JOINTS = 22
 _ROTATION_WEIGHT = 0.2  # metres that a radian of wrong orientation counts as
@@ -14,7 +17,7 @@ _LIMIT_MARGIN = 0.005  # rad or m
 
 
 class PalmReaching:
-    """Actions that bring the palm's grasp point nearer to a place, with the orientation it had at first.
+    """Actions that bring the palm's grasp point nearer to a place, with the orientation it had at first or another.
 
     Reads the simulation only.
 
@@ -36,17 +39,22 @@ class PalmReaching:
         position: np.ndarray = self._simulation.data.site_xpos[self._site].copy()
         return position
 
-    def action(self, position: np.ndarray, fingers: np.ndarray, *, reach: float) -> np.ndarray:
-        """The action float32 [A] towards a position [3] by at most `reach` metres; `fingers` are angles [22] in rad."""
+    def action(
+        self, position: np.ndarray, fingers: np.ndarray, *, reach: float, turn: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The action float32 [A] towards a position [3] by at most `reach` metres; `fingers` are angles [22] in rad.
+
+        `turn` is a rotation [3, 3] from the orientation at first to the one that is wanted.
+        """
         model, data, count = self._simulation.model, self._simulation.data, self._count
-        aim = data.qpos[:count] + self._lead * self._joint_step(position, reach)
+        aim = data.qpos[:count] + self._lead * self._joint_step(self._error(position, reach, turn))
         stiffness = -model.actuator_biasprm[:count, 1]
         arm = (stiffness * aim + data.qfrc_bias[:count]) / model.actuator_gainprm[:count, 0]
         low, high = model.actuator_ctrlrange.T
         wanted = 2 * (np.concatenate([arm, fingers]) - low) / (high - low) - 1
         return np.clip(wanted, -1, 1).astype(np.float32)
 
-    def _joint_step(self, position: np.ndarray, reach: float) -> np.ndarray:
+    def _joint_step(self, error: np.ndarray) -> np.ndarray:
         """Damped least squares; joints that would pass a limit stay, and the others make up for them."""
         import mujoco
 
@@ -54,7 +62,6 @@ class PalmReaching:
         linear, angular = np.zeros((3, model.nv)), np.zeros((3, model.nv))
         mujoco.mj_jacSite(model, data, linear, angular, self._site)
         jacobian = np.concatenate([linear[:, :count], _ROTATION_WEIGHT * angular[:, :count]])  # (6, J)
-        error = self._error(position, reach)
         joints, (low, high) = data.qpos[:count], model.jnt_range[:count].T
         stays, step = np.zeros(count, bool), np.zeros(count)
         for _ in range(count):
@@ -67,17 +74,25 @@ class PalmReaching:
             stays |= passes
         return np.where(stays, 0.0, step)
 
-    def _error(self, position: np.ndarray, reach: float) -> np.ndarray:
+    def _error(self, position: np.ndarray, reach: float, turn: np.ndarray | None) -> np.ndarray:
+        """What is missing to the pose, [6]: metres, and radians times their weight, both at most a step."""
         import mujoco
 
-        quaternion, turn = np.zeros(4), np.zeros(3)
+        quaternion, missing = np.zeros(4), np.zeros(3)
         present = self._simulation.data.site_xmat[self._site].reshape(3, 3)
-        mujoco.mju_mat2Quat(quaternion, (self._rotation @ present.T).ravel())
-        mujoco.mju_quat2Vel(turn, quaternion, 1.0)
+        wanted = self._rotation if turn is None else turn @ self._rotation
+        mujoco.mju_mat2Quat(quaternion, (wanted @ present.T).ravel())
+        mujoco.mju_quat2Vel(missing, quaternion, 1.0)
         way = shortened(position - self.position, reach)
-        return np.concatenate([way, _ROTATION_WEIGHT * shortened(turn, _ROTATION_STEP)])
+        return np.concatenate([way, _ROTATION_WEIGHT * shortened(missing, _ROTATION_STEP)])
 
 
 def shortened(vector: np.ndarray, length: float) -> np.ndarray:
     """The vector, or if it is longer than `length`, one of that length in its direction."""
     return vector * min(1.0, length / max(float(np.linalg.norm(vector)), 1e-9))
+
+
+def fingers(angles: Mapping[str, float]) -> np.ndarray:
+    """Joint angles [22] in rad: of a joint by its name, or of all fingers but the thumb by its ending; the others 0."""
+    found = [angles.get(name, 0.0 if name.startswith("TH") else angles.get(name[2:], 0.0)) for name in FINGERS]
+    return np.array(found)

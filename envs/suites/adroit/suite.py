@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from embodied.core.protocols import Expert
+from embodied.envs.experts.rl import RLExpert
 from embodied.envs.simulation import Simulation, Suite
-from embodied.envs.suites.adroit.tasks import CAMERAS, CORTEX_TASKS, INSTRUCTIONS
+from embodied.envs.suites.adroit.tasks import CAMERAS, CORTEX_TASKS, INSTRUCTIONS, SCRIPTED_TASKS
 
 
 def make_simulation(task: str, **options: Any) -> Simulation:
@@ -17,12 +18,14 @@ def make_simulation(task: str, **options: Any) -> Simulation:
 
 
 def build_expert(kind: str, task: str, simulation: Simulation) -> Expert:
-    """The behaviour for a task."""
-    from embodied.envs.suites.adroit.scripted import RelocateExpert
-    from embodied.envs.suites.adroit.simulation import AdroitSimulation
+    """The behaviour for a task; `expert` is whichever there is, the script where there are both."""
+    if kind == "scripted" or (kind == "expert" and task in SCRIPTED_TASKS):
+        from embodied.envs.suites.adroit.scripted import make_script
+        from embodied.envs.suites.adroit.simulation import AdroitSimulation
 
-    assert isinstance(simulation, AdroitSimulation), simulation
-    return RelocateExpert(task, simulation)
+        assert isinstance(simulation, AdroitSimulation), simulation
+        return make_script(task, simulation)
+    return RLExpert(simulation.spec)
 
 
 SUITE = Suite(
@@ -35,6 +38,10 @@ SUITE = Suite(
     default_camera="vil_camera",
     make=make_simulation,
     protocols={"cortex": CORTEX_TASKS},
-    experts={"scripted": "takes the ball and carries it to the target; for relocate only"},
+    experts={
+        "expert": "for door and relocate the script, else the network",
+        "scripted": "opens the door; takes the ball and carries it to the target",
+        "rl": "a network trained by SAC on the privileged state; for pen",
+    },
     build_expert=build_expert,
 )

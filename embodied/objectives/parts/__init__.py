@@ -1,0 +1,1 @@
+"""What several objectives share: masks, corruptions, decoders, targets, losses, teachers, schedules, quantisers."""

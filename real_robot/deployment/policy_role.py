@@ -1,0 +1,42 @@
+"""Loading a policy for a robot, before it is run."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from embodied.policies.artifact import load_policy
+from embodied.real_robot.deployment.session import Settings
+from embodied.real_robot.description.description import RobotDescription
+from embodied.real_robot.policy.acceleration import Acceleration
+from embodied.real_robot.policy.backends import Backend
+from embodied.real_robot.policy.inference import Inference
+from embodied.real_robot.policy.needs import check_fits, needs_of
+
+_logger = logging.getLogger(__name__)
+
+
+def start_policy(settings: Settings, robot: RobotDescription) -> Inference:
+    """The policy of the settings, which fits the robot, warm.
+
+    Raises:
+        UserError: it cannot be loaded, does not fit, or its back end is not there.
+    """
+    device = torch.device(settings.device)
+    policy, metadata = load_policy(Path(settings.policy), device=device)
+    check_fits(needs_of(policy, metadata), robot, same_names=settings.same_names)
+    inference = Inference(
+        policy,
+        metadata,
+        device=device,
+        backend=cast(Backend, settings.backend),
+        acceleration=cast(Acceleration, settings.acceleration),
+        instruction=settings.instruction,
+        guidance_period_s=1 / robot.policy_hz if settings.guidance else None,
+    )
+    taken = inference.warm_up()
+    _logger.info("%s; warm, ms: %s", inference.how, taken)
+    return inference

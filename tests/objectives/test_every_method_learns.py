@@ -1,0 +1,69 @@
+"""Every method, trained on 32 images, ends below what a predictor that looks at nothing reaches on them."""
+
+import math
+
+import pytest
+import torch
+from tiny_objectives import METHODS, frames, generator, make, train
+
+from embodied.models.patches import patchify
+from embodied.objectives.masked.ropim import complement_error
+from embodied.objectives.parts.corruptions import count_sketch, projector
+from embodied.objectives.parts.hog import hog_target
+from embodied.objectives.parts.losses import frequency_error, masked_mean
+from embodied.objectives.parts.targets import pixel_target
+
+
+def spread(target):
+    """Mean squared error of always predicting the mean over images, patch by patch of the image."""
+    return (target - target.mean(dim=0)).pow(2).mean().item()
+
+
+def mean_image_in_frequencies(mfm, images):
+    low = torch.arange(len(images)) % 2 == 0
+    kept = mfm.kept_frequencies(images, low)
+    error = frequency_error(images.mean(dim=0).expand_as(images), images).mean(dim=1)
+    return masked_mean(error, torch.fft.ifftshift(~kept, dim=(-2, -1)).float(), reduction="batch").item()
+
+
+def mean_image_in_projection(ropim, images):
+    seen = projector(count_sketch(len(images), 16, ropim.rank, generator()))
+    return complement_error(patchify(images.mean(dim=0) - images, 8), seen).item()
+
+
+def entropy_of_codes(beit, images):
+    shares = torch.bincount(beit.tokenizer.codes(images).flatten(), minlength=16).float() / (16 * len(images))
+    return -(shares * shares.clamp(min=1e-12).log()).sum().item()
+
+
+# What is reached without looking: the mean, or for classes their frequencies.
+TRIVIAL = {
+    "mae": lambda objective, images: spread(patchify(images, 8)),
+    "pixio": lambda objective, images: spread(pixel_target(images, 8, normalize=True)),
+    "maskfeat": lambda objective, images: spread(hog_target(images, 8)[0]),
+    "mfm": mean_image_in_frequencies,
+    "ropim": mean_image_in_projection,
+    "droppos": lambda objective, images: math.log(16),
+    "vq": lambda objective, images: spread(patchify(images, 8)),
+    "beit": entropy_of_codes,
+    "aim": lambda objective, images: spread(patchify(images, 8)),
+    "diffmae": lambda objective, images: spread(patchify(images, 8)),
+    # A collapsed teacher: every view is told the same. What follows is below only if images are told apart.
+    "dino": lambda objective, images: math.log(32),
+    "ibot": lambda objective, images: 1.5 * math.log(32),  # half of the views have nothing hidden
+}
+# Of it, where the targets' noise or few steps set a limit; else 0.5.
+SHARE = {"mfm": 0.9, "maskfeat": 0.85, "ropim": 0.8, "dino": 0.85, "ibot": 0.9}
+STEPS = {"beit": 150, "maskfeat": 150}
+RATE = {"dino": 3e-3, "ibot": 3e-3}
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_overfits_32_images_below_a_trivial_predictor(name):
+    objective = train(make(name), STEPS.get(name, 120), rate=RATE.get(name, 6e-3))
+    with torch.no_grad():
+        images = objective.encoder.preprocess(frames(32))
+        trivial = TRIVIAL[name](objective, images)
+        loss = sum(objective({"images": frames(32)}, generator(seed))[0].item() for seed in range(100, 104)) / 4
+    print(f"{name}: loss {loss:.4f}, trivial {trivial:.4f}, ratio {loss / trivial:.3f}")
+    assert loss < SHARE.get(name, 0.5) * trivial
