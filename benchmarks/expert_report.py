@@ -20,15 +20,15 @@ from embodied.envs.experts.rl import load_actor
 CARD_HEAD = """# Experts trained by reinforcement learning
 
 One actor per task, `<suite>/<task>.safetensors`: two hidden layers, float16, from `observation.environment_state` to
-the action. Trained by this project with SAC (arXiv 1812.05905; stable-baselines3), `--hindsight` with that replay
-(arXiv 1707.01495) on top, and nothing but the simulator;
-`python benchmarks/train_experts.py publish FOLDER...` writes this card from what the files say of themselves.
+the action. Trained by this project with SAC (arXiv 1812.05905; stable-baselines3), with `--hindsight` also for other
+goals (arXiv 1707.01495), and nothing but the simulator; `python benchmarks/train_experts.py publish FOLDER...` writes
+this card from what the files say of themselves.
 
 Score: what the suite reports of an episode (dmc: return / 1000; adroit: success), over fresh seeds, as many as
-"success" says, the most likely action, the actor as it is here. "held": at the action repeat of the training; "each": choosing anew at every simulated
-action. Success: the suite's rule. Steps are the environment's, one simulates "repeat" actions; the actor is that of the
-round whose selection episodes (other seeds) went best. "Choice": how many those were; the commands now play 10 and may
-keep another round. `curves.png`: all rounds.
+"success" says, the most likely action, the actor as it is here. "held": at the action repeat of the training; "each":
+choosing anew at every simulated action. Success: the suite's rule. Steps are the environment's, one simulates "repeat"
+actions; the actor is that of the round whose selection episodes (other seeds) went best. "Choice": how many those were;
+the commands now play 10 and 50 to report, and may keep another round. `curves.png`: all rounds.
 
 | suite | task | score, held: mean (lowest) | success | score, each: mean (lowest) | steps | choice | repeat | seed |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |

@@ -44,7 +44,7 @@ def model_card(
         for row in data
     )
     last = metrics[-1]
-    end = ", ".join(f"{name} {value:.5g}" for name, value in last.items() if name != "frames_per_second")
+    end = ", ".join(f"{name} {value:.5g}" for name, value in last.items() if name not in ("frames_per_second", "mfu"))
     installed = ", ".join(f"{name} {version}" for name, version in versions().items())
     return f"""# Encoder pre-trained by embodied
 

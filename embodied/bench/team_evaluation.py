@@ -5,7 +5,8 @@ policy's head gets its own rows only. Frames of all are encoded in one call: wha
 up to what the encoder's rounding has to do with the size of a batch.
 
 This pays where a larger batch costs the encoder less per frame (a GPU), and with simulators in processes of their own.
-On CPUs it does not: see benchmarks/bench_batch_cells.py.
+On a CPU core it saved 5 to 7 % of the processor time (benchmarks/bench_batch_cells.py), for half a GB more per cell and
+items that are lost and shared out in larger portions: so it is off by default.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from embodied.bench.experiment import REPORT_SEEDS, episode_seeds
 from embodied.bench.policy_episodes import evaluate_checkpoint, open_simulators
 from embodied.bench.statistics.intervals import wilson_interval
 from embodied.cli.config import compose_config, positive
+from embodied.cli.deploy_server import server_settings
 from embodied.cli.deploy_view import open_look, report_table
 from embodied.cli.evaluate import policy_path
 from embodied.cli.reporter import RichReporter
@@ -37,13 +38,12 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
     """`embodied deploy`; exit code 1 where something ended that must not."""
     config = compose_config("deploy", arguments)
     console = Console()
-    path = policy_file(config)
-    metadata = load_checkpoint(path)[1]
-    settings, options = deployment(config, path, metadata)
+    path = policy_file(config) if config.run or config.server is None else None
+    settings, options = deployment(config, path, {} if path is None else load_checkpoint(path)[1])
     with open_look(str(config.view), console, settings) as look:
         report = deploy(settings, options, look=look, stop=stop_on_signals())
     report_table(console, report)
-    if options.seeds is not None:
+    if options.seeds is not None and path is not None:
         conclude(console, report, path, config)
     if report.failure:
         raise UserError(f"the deployment ended early: {report.failure}")
@@ -58,8 +58,11 @@ def policy_file(config: DictConfig) -> Path:
     return given if given.suffix == ".safetensors" else policy_path(RunFolder.open(given), str(config.checkpoint))
 
 
-def deployment(config: DictConfig, path: Path, metadata: Mapping[str, Any]) -> tuple[Settings, Options]:
+def deployment(config: DictConfig, path: Path | None, metadata: Mapping[str, Any]) -> tuple[Settings, Options]:
     """What is to be run, from the settings and the policy's description.
+
+    Args:
+        path, metadata: None and empty where all that is known of the policy is the server that has it.
 
     Raises:
         UsageError: settings contradict each other.
@@ -71,20 +74,23 @@ def deployment(config: DictConfig, path: Path, metadata: Mapping[str, Any]) -> t
     operate = simulate if config.operate is None else bool(config.operate)
     if operate and robot.name != "sim":
         raise UsageError(f"operate=true holds the switch of the simulated robot only: {robot.name} needs a person")
-    env = dict(metadata["env"])
+    env, server = dict(metadata.get("env", {})), server_settings(config)
+    if simulate and not env:
+        raise UsageError("simulate=true simulates the task of a policy: name it with run=, beside server=")
     transport = None if config.transport is None else str(config.transport)
     described = robot.transport_options if transport in (None, robot.transport) else {}
     told = {name: config[name] for name in ("domain", "interface") if config[name] is not None}
     settings = Settings(
         robot=str(config.robot) if not Path(config.robot).is_file() else str(Path(config.robot).resolve()),
-        policy=str(path.resolve()),
+        policy="" if path is None else str(path.resolve()),
+        server=server,
         live=bool(config.live),
         transport=transport,
         transport_options={**described, **told},
         device=str(resolve_device(str(config.device))),
         backend=str(config.backend),
         acceleration=str(config.acceleration),
-        instruction=instruction(config, env),
+        instruction=instruction(config, env) if env else None,
         same_names=bool(config.same_names),
         guidance=bool(config.guidance),
         record=None if config.record is None else str(Path(config.record).expanduser().resolve()),

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import hydra
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 from torch import nn
@@ -60,11 +63,13 @@ def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
         frames = open_data(config, reporter)
     command = shlex.join(["embodied", "pretrain", *overrides])
     name = f"pretrain-{str(config.objective._target_).rsplit('.', 1)[-1].lower()}-seed{config.seed}"
-    run = open_run(config, name, command=command)
-    console.print(f"{len(frames)} frames; run folder [bold]{run.path}[/]", highlight=False)
+    run, first = open_shared_run(config, name, command=command, device=device)
+    if first:
+        console.print(f"{len(frames)} frames; run folder [bold]{run.path}[/]", highlight=False)
     sampler = frames.sampler(batch_size=int(config.train.batch_size), seed=derive_seed(int(config.seed), "frames"))
     watch = Stopwatch()
-    with reporter.phase("pretrain"), run.metrics(keep=resume_step(run.checkpoints)) as log:
+    metrics = run.metrics(keep=resume_step(run.checkpoints)) if first else nullcontext(lambda record: None)
+    with reporter.phase("pretrain"), metrics as log:
         pretrain(
             objective,
             lambda step: frames.read(sampler.batch(step)),
@@ -86,11 +91,23 @@ def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
             reporter=reporter,
             recipe=recipe,
         )
+    if not first:
+        return 0
     run.finish("pretrain", {}, watch.seconds)
     finish(config, run, objective, frames)
     console.print(f"encoder [bold]{run.path / 'encoder'}[/]", highlight=False)
     console.print(f"look at {run.path / 'plots'}", highlight=False)
     return 0
+
+
+def open_shared_run(config: DictConfig, name: str, *, command: str, device: torch.device) -> tuple[RunFolder, bool]:
+    """The run folder of all processes that train together, made by the first; and whether this is the first."""
+    state = PartialState(cpu=device.type == "cpu")
+    if state.num_processes == 1:
+        return open_run(config, name, command=command), True
+    path = [str(open_run(config, name, command=command).path) if state.is_main_process else ""]
+    broadcast_object_list(path)
+    return RunFolder(path[0]), bool(state.is_main_process)
 
 
 def finish(config: DictConfig, run: RunFolder, objective: nn.Module, frames: FrameDataset) -> None:

@@ -47,8 +47,8 @@ def run_teleop_log(config: DictConfig) -> int:
     """Record a demonstration while somebody else drives the robot, and make episodes of it.
 
     The actions are the robot's own commands, as whatever drives it sends them on the command topics of the
-    description. The recording ends with Ctrl-C or after seconds=. With to=NAME.mcap it is kept as a file; else its
-    episodes are added to the store at to=, one for each call, and the file is kept beside it until then.
+    description. The recording ends with Ctrl-C or after seconds=. With to=NAME.mcap it is that file; else it stays in
+    the cache, under recordings/, and its episode is added to the store at to=, which is made if there is none.
     """
     robot, to = robot_of(config), required_path(config, "to", "where to write the episodes, or which file?")
     console = Console()

@@ -6,8 +6,10 @@ states, commands and the whole safety layer stay there. One robot at a time. See
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -19,7 +21,6 @@ from embodied.cli.deploy import instruction, policy_file
 from embodied.cli.robot_connection import seconds_of
 from embodied.cli.settings import resolve_device
 from embodied.core.checkpoint import load_checkpoint
-from embodied.datasets.files.hashes import file_sha256
 from embodied.real_robot.policy.acceleration import Acceleration
 from embodied.real_robot.policy.backends import Backend
 from embodied.real_robot.policy.inference import Inference, load_inference
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
 
     inference = load(config)
     taken = inference.warm_up()["work"]
-    server = PolicyServer(inference, address, token=token, tls=tls, policy=file_sha256(path), tell=tell)
+    server = PolicyServer(inference, address, token=token, tls=tls, policy=digest(path), tell=tell)
     stop, end = stop_on_signals(), time.monotonic() + lasting_s
     try:
         secured = "TLS" if tls is not None else "no TLS, for this machine only"
@@ -50,6 +51,12 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
     finally:
         server.close()
     return 0
+
+
+def digest(path: Path) -> str:
+    """SHA-256 (hex) of the policy file, so that a robot notices when another policy takes its place."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def load(config: DictConfig) -> Inference:

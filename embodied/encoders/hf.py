@@ -44,12 +44,9 @@ class HuggingFaceEncoder(nn.Module):
         super().__init__()
         source = open_model(path)
         self._path, self.model, vision = path, source.model, source.vision
-        size = _side(getattr(vision, "image_size", None)) or _side(getattr(vision, "crop_size", None))
-        patch = _side(getattr(vision, "patch_size", None))
+        size, patch = source.input_size(), _side(getattr(vision, "patch_size", None))
         if size is None or patch is None:
             raise UserError(f"encoder=hf:{path} ({source.config.model_type}) is no vision model with square patches")
-        if source.config.model_type in STRETCHES:
-            size = _side(source.processor.get("crop_size")) or size
         self.width, self.grid = int(vision.hidden_size), (size // patch, size // patch)
         self.masked = source.config.model_type == "vit_mae"
         if self.masked:
@@ -104,6 +101,12 @@ class Source:
     vision: Any
     config: Any
     processor: dict[str, Any]
+
+    def input_size(self) -> int | None:
+        """The side that frames are resized to; None where it is no square."""
+        vision = self.vision
+        size = _side(getattr(vision, "image_size", None)) or _side(getattr(vision, "crop_size", None))
+        return (_side(self.processor.get("crop_size")) or size) if self.config.model_type in STRETCHES else size
 
 
 def open_model(path: str) -> Source:

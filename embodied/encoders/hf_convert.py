@@ -25,6 +25,7 @@ from embodied.encoders.formats.position_table import table_kind
 from embodied.encoders.hf import open_model, statistics
 from embodied.encoders.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from embodied.encoders.vit import ViTEncoder
+from embodied.models.positions import resize_positions
 
 
 def format_names() -> list[str]:
@@ -40,6 +41,9 @@ def _module(name: str) -> ModuleType:
 
 def from_hf(path: str) -> ViTEncoder:
     """A model of transformers as our encoder, not frozen: same tokens, `pooled` and `cls` to float tolerance.
+
+    It takes frames at the size of its image processor: a table of positions made for another one (DINOv2's for 518 px,
+    used at 224) is resized once and for all.
 
     Args:
         path: a folder or a repository of the hub.
@@ -65,9 +69,22 @@ def from_hf(path: str) -> ViTEncoder:
         mean, std = statistics(source.processor, path)
         encoder = ViTEncoder(**arguments, mean=mean, std=std)
         encoder.vit.load_state_dict(read_state(state, names, encoder.vit))
+        size = source.input_size()
+        if size is not None and size != arguments["image_size"]:
+            encoder = _resized(encoder, ViTEncoder(**{**arguments, "image_size": size}, mean=mean, std=std))
     except (UserError, ValueError) as error:
         raise UserError(f"hf:{path} ({kind}): {error}") from error
     return encoder
+
+
+def _resized(encoder: ViTEncoder, other: ViTEncoder) -> ViTEncoder:
+    """`other`, made for another size of image, with the weights of `encoder`."""
+    state = encoder.vit.state_dict()
+    if "positions" in state:
+        grids = encoder.vit.grid, other.vit.grid
+        state["positions"] = resize_positions(state["positions"], *grids, antialias=encoder.vit.antialias)
+    other.vit.load_state_dict(state)
+    return other
 
 
 def to_hf(encoder: nn.Module, folder: str | Path, *, model_type: str | None = None) -> str:

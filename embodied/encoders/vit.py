@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from embodied.core.errors import unknown_name
 from embodied.encoders.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from embodied.models.presets import vit_size
 from embodied.models.vit import VisionTransformer
@@ -30,7 +31,7 @@ class ViTEncoder(nn.Module):
         options: further arguments of `VisionTransformer`, by name.
 
     Raises:
-        UsageError: there is no such size.
+        UsageError: there is no such size or option.
         ValueError: see `VisionTransformer`.
     """
 
@@ -51,6 +52,9 @@ class ViTEncoder(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        for name in options:
+            if name not in _DEFAULTS:
+                raise unknown_name("option of a vision transformer", name, _DEFAULTS)
         side = image_size if isinstance(image_size, int) else (int(image_size[0]), int(image_size[1]))
         sizes = vit_size(size) if size is not None else {"width": width, "depth": depth, "heads": heads}
         network: dict[str, Any] = {"image_size": side, "patch_size": patch_size, **sizes}

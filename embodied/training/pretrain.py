@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from embodied.core.checkpoint import save_checkpoint
@@ -105,25 +105,21 @@ def pretrain(
         raise UsageError(f"train.precision must be fp32 or bf16, got {precision!r}")
     recipe = recipe or Recipe()
     # Autocast is ours: accelerate fixes its own once per process, and a sweep over precisions runs in one process.
-    # Buffers are not broadcast: what an objective keeps there, it makes equal itself after each step.
-    plain = DistributedDataParallelKwargs(broadcast_buffers=False)
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[plain])
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
     objective.to(accelerator.device)
     optimizer = make_optimizer(objective, recipe, learning_rate=learning_rate, weight_decay=weight_decay)
     average = WeightAverage(objective, recipe.average) if recipe.average else None
     done = restore_state(objective, optimizer, average, checkpoint_folder / STATE)
     objective.train()
-    peak, per_image = 0.0, 0.0
-    if done < steps:
-        peak = peak_flops(accelerator.device, precision)
-        per_image = count_flops(objective, _to_batch(read_batch(done)[:2], accelerator.device))
+    window = _window(objective, read_batch(done)[:2], accelerator, precision) if done < steps else None
     if recipe.compile is not None:
         compile_parts(objective, recipe.compile)
     model, optimizer = accelerator.prepare(objective, optimizer)
-    window = Window(accelerator, flops=per_image, peak=peak)
+    backward = _Backward(model, accelerator, recipe, precision, seed)
     cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):  # drop-path and dropout draw from the global state
         for step in reporter.track(_count(done, steps), total=steps, description="pretrain", done=done):
+            assert window is not None
             rate = set_rates(
                 optimizer,
                 recipe,
@@ -135,20 +131,7 @@ def pretrain(
             )
             optimizer.zero_grad(set_to_none=True)
             frames = read_batch(step)
-            for part in range(recipe.accumulate):
-                shard, shards = (
-                    accelerator.process_index + accelerator.num_processes * part,
-                    _shards(accelerator, recipe),
-                )
-                batch = _to_batch(frames[shard::shards], accelerator.device)
-                generator = torch_generator(seed, "pretrain", step, shard)
-                torch.manual_seed(derive_seed(seed, "layers", step, shard))
-                last = part == recipe.accumulate - 1
-                with nullcontext() if last else accelerator.no_sync(model):
-                    with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                        loss, metrics = model(batch, generator)
-                    accelerator.backward(loss / recipe.accumulate)
-                window.add({"loss": loss, **metrics})
+            backward(frames, step, window)
             norm = accelerator.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
             number = step + 1
@@ -175,12 +158,36 @@ def pretrain(
     finish_weights(optimizer, average)
 
 
+class _Backward:
+    """Gradients of a step's batch, of which this process computes its share in the recipe's number of parts."""
+
+    def __init__(self, model: nn.Module, accelerator: Accelerator, recipe: Recipe, precision: str, seed: int) -> None:
+        self._model, self._accelerator, self._seed = model, accelerator, seed
+        self._parts, self._reduced = recipe.accumulate, precision == "bf16"
+
+    def __call__(self, frames: np.ndarray, step: int, window: Window) -> None:
+        processes, device = self._accelerator.num_processes, self._accelerator.device
+        for part in range(self._parts):
+            shard = self._accelerator.process_index + processes * part
+            batch = _to_batch(frames[shard :: processes * self._parts], device)
+            generator = torch_generator(self._seed, "pretrain", step, shard)
+            torch.manual_seed(derive_seed(self._seed, "layers", step, shard))
+            last = part == self._parts - 1
+            with nullcontext() if last else self._accelerator.no_sync(self._model):
+                with torch.autocast(device.type, torch.bfloat16, enabled=self._reduced):
+                    loss, metrics = self._model(batch, generator)
+                self._accelerator.backward(loss / self._parts)
+            window.add({"loss": loss, **metrics})
+
+
+def _window(objective: nn.Module, frames: np.ndarray, accelerator: Accelerator, precision: str) -> Window:
+    """Records that know what a frame costs and what the device could do."""
+    flops = count_flops(objective, _to_batch(frames, accelerator.device))
+    return Window(accelerator, flops=flops, peak=peak_flops(accelerator.device, precision))
+
+
 def _count(first: int, last: int) -> Iterator[int]:
     yield from range(first, last)
-
-
-def _shards(accelerator: Accelerator, recipe: Recipe) -> int:
-    return int(accelerator.num_processes) * recipe.accumulate
 
 
 def _to_batch(frames: np.ndarray, device: torch.device) -> dict[str, Tensor]:

@@ -158,12 +158,12 @@ def _commands(robot: RobotDescription, listeners: int, commanders: int) -> Itera
 def _operator(robot: RobotDescription, logs: Mapping[str, TopicLog]) -> Iterator[Finding]:
     """The stop and the deadman switch, which an operator may start later."""
     pressed = logs[robot.estop.name].newest
-    if pressed is not None and pressed.data:
+    if pressed is None:
+        yield Finding(robot.estop.name, "note", "not heard")
+    elif pressed.data:
         yield Finding(robot.estop.name, "fail", "the stop is pressed")
     else:
-        yield Finding(
-            robot.estop.name, "note" if pressed is None else "pass", "not heard" if pressed is None else "released"
-        )
+        yield Finding(robot.estop.name, "pass", "released")
     log = logs[robot.enable.name]
     if log.newest is None:
         yield Finding(robot.enable.name, "note", "not heard: without it nothing moves")

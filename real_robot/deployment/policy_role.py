@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import cast
 
 import torch
 
+from embodied.envs.worker_processes import usable_cores
 from embodied.policies.artifact import load_policy
 from embodied.real_robot.deployment.session import Settings
 from embodied.real_robot.description.description import RobotDescription
@@ -25,6 +27,8 @@ def start_policy(settings: Settings, robot: RobotDescription) -> Inference:
     Raises:
         UserError: it cannot be loaded, does not fit, or its back end is not there.
     """
+    if "OMP_NUM_THREADS" not in os.environ:  # a core is left to the process that must be on time
+        torch.set_num_threads(max(1, usable_cores() - 1))
     device = torch.device(settings.device)
     policy, metadata = load_policy(Path(settings.policy), device=device)
     check_fits(needs_of(policy, metadata), robot, same_names=settings.same_names)

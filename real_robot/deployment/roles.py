@@ -47,28 +47,33 @@ def run_commands(session: Session) -> dict[str, Any]:
 
 
 def run_policy(session: Session) -> dict[str, Any]:
-    """Process A: loads and warms the policy, then runs it."""
+    """Process A: loads and warms the policy, or finds the server that has it, then runs it."""
     from embodied.real_robot.control.mailbox import PolicyMailbox
     from embodied.real_robot.control.status import StatusBoard
     from embodied.real_robot.deployment.policy_role import start_policy
     from embodied.real_robot.policy.process import run_policy
+    from embodied.real_robot.server.options import ServerOptions
+    from embodied.real_robot.server.remote import run_remote_policy
 
     stop, settings = stop_on_signals(), session.settings()
     board, commands = StatusBoard.open(session.policy_board), StatusBoard.open(session.command_board)
     board.write({"state": "loading"})
     robot = settings.load_robot()
-    inference = start_policy(settings, robot)
+    inference = start_policy(settings, robot) if settings.server is None else None
 
     def held() -> bool:
         record = commands.read()
         return record is not None and record["mode"] in ("hold", "fault")
 
+    options: dict[str, Any] = {"stop": stop, "held": held, "board": board, "same_names": settings.same_names}
     transport = settings.open_transport()
     try:
         mailbox = PolicyMailbox.open(session.mailbox, robot)
-        report = run_policy(
-            robot, transport, mailbox, inference, stop=stop, held=held, board=board, same_names=settings.same_names
-        )
+        if inference is not None:
+            report = run_policy(robot, transport, mailbox, inference, **options)
+        else:
+            server = ServerOptions.of(settings.server or {})
+            report = run_remote_policy(robot, transport, mailbox, server, **options)
     finally:
         transport.close()
     return report._asdict()

@@ -29,7 +29,8 @@ class Settings:
     Attributes:
         robot: a name or a path, see `load_robot`.
         transport, transport_options: None: the description's.
-        policy: the policy file.
+        policy: the policy file; empty where it is on a server.
+        server: where the policy is, if on another computer: a record of `server.remote.ServerOptions`.
         live: whether the robot may be moved at all; else its command topics are not even opened.
         device, backend, acceleration, instruction, same_names: see `policy.inference` and `policy.needs`.
         guidance: whether each plan goes on from the one before, see `policies.prefix_guidance`.
@@ -41,6 +42,7 @@ class Settings:
 
     robot: str
     policy: str
+    server: dict[str, Any] | None = None
     live: bool = False
     transport: str | None = None
     transport_options: dict[str, Any] | None = None

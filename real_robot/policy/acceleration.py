@@ -56,21 +56,23 @@ def _graph(function: Function, examples: Sequence[Tensor]) -> Function:
     """A CUDA graph with memory of its own for arguments and result."""
     if examples[0].device.type != "cuda":
         raise RuntimeError(f"a CUDA graph needs a CUDA device, not {examples[0].device}")
-    inputs = [example.clone() for example in examples]
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(_WARM_UPS):
-            function(*inputs)
-    torch.cuda.current_stream().wait_stream(side)
+    inputs, device = [example.clone() for example in examples], examples[0].device
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = function(*inputs)
+    with torch.cuda.device(device):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UPS):
+                function(*inputs)
+        torch.cuda.current_stream().wait_stream(side)
+        with torch.cuda.graph(graph):
+            output = function(*inputs)
 
     def replay(*given: Tensor) -> Tensor:
         for own, value in zip(inputs, given, strict=True):
             own.copy_(value, non_blocking=True)
-        graph.replay()
+        with torch.cuda.device(device):
+            graph.replay()
         return output.clone()  # the next replay writes over it, and what a policy remembers must stay
 
     return replay

@@ -46,7 +46,8 @@ def open_recording(
 ) -> RecordedEpisodes:
     """Open a recording of a robot, or a folder with several.
 
-    A recording with `/sim/episode/active` in it has an episode wherever that is true; others are an episode each.
+    A recording with `/sim/episode/active` in it has an episode wherever that is true, less the frames without a fresh
+    command, in which the simulated robot held; others are an episode each, and a gap in them is an error.
 
     Args:
         path: a .mcap file, a bag, or a folder with some.
@@ -64,13 +65,15 @@ def open_recording(
     moved = [replace(topic, name=prefix + topic.name) for topic in commands_of(robot)]
     _check_topics(path, robot, moved)
     topics = [topic.name for topic in _topics(robot, moved)]
+    marked = _speaks(path, ACTIVE)
     chosen: dict[str, Any] = {
         "fps": robot.policy_hz,
         "topics": topics,
         "align": {moved[0].name: "interpolate"},  # commands come faster than frames, and stand for what is between
         "latched": [topic.name for topic in moved[1:]],
         "max_age_s": max(0.5, 3 / robot.policy_hz),
-        "episodes": ACTIVE.name if _speaks(path, ACTIVE) else "bag",
+        "episodes": ACTIVE.name if marked else "bag",
+        "gaps": "drop" if marked else "error",
     }
     source = rosbag.open_source(path, **{**chosen, **options})
     return RecordedEpisodes(cast(EpisodeSource, source), robot, moved, path)

@@ -56,8 +56,11 @@ def pack_observation(observation: Mapping[str, np.ndarray], encoding: Encoding) 
         kind, piece = "raw", np.ascontiguousarray(array, "u1" if array.dtype == np.uint8 else "<f4").tobytes()
         if name.startswith(IMAGE_PREFIX) and encoding.pictures == "jpeg":
             pixels = np.ascontiguousarray(array[0])
-            kind, piece = "jpeg", bytes(
-                simplejpeg.encode_jpeg(pixels, quality=encoding.quality, colorspace="RGB", colorsubsampling="444")
+            kind, piece = (
+                "jpeg",
+                bytes(
+                    simplejpeg.encode_jpeg(pixels, quality=encoding.quality, colorspace="RGB", colorsubsampling="444")
+                ),
             )
         records.append({"name": name, "as": kind, "bytes": len(piece)})
         pieces.append(piece)
@@ -141,9 +144,7 @@ def read_needs(record: Any) -> Needs:
 
 def _shapes(needs: Needs) -> dict[str, tuple[int, ...]]:
     size = needs.image_size
-    shapes: dict[str, tuple[int, ...]] = {
-        key: (1, size, size, 3) for key in needs.keys if key.startswith(IMAGE_PREFIX)
-    }
+    shapes: dict[str, tuple[int, ...]] = {key: (1, size, size, 3) for key in needs.keys if key.startswith(IMAGE_PREFIX)}
     return shapes | ({STATE: (1, needs.state_dim)} if needs.reads_state else {})
 
 

@@ -11,12 +11,14 @@ import json
 import socket
 import struct
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 MAX_RECORD = 16 << 10
 _MAGIC = b"EPS1"
 _HEAD = struct.Struct("<4sII")
 _PIECE = 1 << 18  # bytes asked for at once
+_SLICE_S = 0.2  # of waiting, after which it is asked whether to go on
 
 
 class ProtocolError(Exception):
@@ -25,6 +27,10 @@ class ProtocolError(Exception):
 
 class ConnectionLostError(Exception):
     """The other side is gone, or too slow."""
+
+
+class TooSlowError(ConnectionLostError):
+    """It did not come, or go, in time."""
 
 
 class Message(NamedTuple):
@@ -62,21 +68,22 @@ class Channel:
             self._connection.settimeout(timeout_s)
             self._connection.sendall(b"".join((_HEAD.pack(_MAGIC, len(head), len(data)), head, data)))
         except OSError as error:
-            raise ConnectionLostError(_reason(error)) from error
+            raise _lost(error) from error
 
-    def receive(self, *, idle_s: float, whole_s: float, most: int) -> Message:
+    def receive(self, *, idle_s: float, whole_s: float, most: int, stop: Callable[[], bool] = lambda: False) -> Message:
         """The next message.
 
         Args:
             idle_s: until it begins.
             whole_s: from then on until it is there.
             most: bytes that may be behind the record.
+            stop: ends the wait for the beginning, as if its time were over.
 
         Raises:
             ProtocolError: it is malformed or too large: nothing more can be read from this connection.
             ConnectionLostError: it does not come in time, or the connection ends.
         """
-        first = self._take(1, time.monotonic() + idle_s)
+        first = self._first(time.monotonic() + idle_s, stop)
         end = time.monotonic() + whole_s
         magic, size, behind = _HEAD.unpack(bytes(first) + self._take(_HEAD.size - 1, end))
         if magic != _MAGIC:
@@ -97,17 +104,25 @@ class Channel:
         """Let go of it."""
         self._connection.close()
 
+    def _first(self, end: float, stop: Callable[[], bool]) -> bytearray:
+        while True:
+            try:
+                return self._take(1, min(end, time.monotonic() + _SLICE_S))
+            except TooSlowError:
+                if stop() or time.monotonic() >= end:
+                    raise
+
     def _take(self, size: int, end: float) -> bytearray:
         taken = bytearray()
         while len(taken) < size:
             left = end - time.monotonic()
             if left <= 0:
-                raise ConnectionLostError("it took too long")
+                raise TooSlowError("it took too long")
             try:
                 self._connection.settimeout(left)
                 piece = self._connection.recv(min(_PIECE, size - len(taken)))
             except OSError as error:
-                raise ConnectionLostError(_reason(error)) from error
+                raise _lost(error) from error
             if not piece:
                 raise ConnectionLostError("the other side ended the connection")
             taken += piece
@@ -128,5 +143,7 @@ def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number")
 
 
-def _reason(error: OSError) -> str:
-    return "it took too long" if isinstance(error, TimeoutError) else error.strerror or str(error)
+def _lost(error: OSError) -> ConnectionLostError:
+    if isinstance(error, TimeoutError):
+        return TooSlowError("it took too long")
+    return ConnectionLostError(error.strerror or str(error))

@@ -9,26 +9,25 @@ late is too old, and refused there.
 from __future__ import annotations
 
 import logging
-import math
 import secrets
 import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from embodied.core.errors import UsageError, UserError
+from embodied.core.errors import UserError
 from embodied.real_robot.control.mailbox import PolicyMailbox
 from embodied.real_robot.control.status import StatusBoard
 from embodied.real_robot.description.description import RobotDescription
 from embodied.real_robot.policy.needs import Needs
 from embodied.real_robot.policy.process import PolicyReport, run_policy
 from embodied.real_robot.policy.stages import Stages
-from embodied.real_robot.server.content import PROTOCOL, Encoding, pack_observation, read_needs, unpack_plan
+from embodied.real_robot.server.content import PROTOCOL, pack_observation, read_needs, unpack_plan
 from embodied.real_robot.server.framing import Channel, ConnectionLostError, Message, ProtocolError
+from embodied.real_robot.server.options import ServerOptions
 from embodied.real_robot.server.security import Address, client_tls, read_token
 from embodied.real_robot.transports.transport import Transport
 
@@ -36,32 +35,6 @@ _logger = logging.getLogger(__name__)
 _MOST = 1 << 20  # bytes of a plan
 _AGAIN_S = 0.2  # between attempts to connect
 _ATTEMPT_S = 5.0  # for one of them: as long as the server takes to let in
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerOptions:
-    """Where the policy is.
-
-    Attributes:
-        server: `192.168.1.20:7460`.
-        token_file: holds the secret that the server's holds.
-        ca: see `security.client_tls`.
-        encoding: of pictures on the way.
-        timeout_s: for a plan; then the connection counts as lost.
-        patience_s: how long a lost server is looked for before this process ends.
-    """
-
-    server: str
-    token_file: str | None
-    ca: str | None = None
-    encoding: Encoding = field(default_factory=Encoding)
-    timeout_s: float = 1.0
-    patience_s: float = 30.0
-
-    def __post_init__(self) -> None:
-        for name in ("timeout_s", "patience_s"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise UsageError(f"{name} must be a positive number of seconds, got {getattr(self, name)}")
 
 
 class ServerLostError(UserError):
@@ -105,6 +78,12 @@ def run_remote_policy(
         remote.close()
 
 
+class _Welcome(NamedTuple):
+    policy: str
+    how: str
+    needs: Needs
+
+
 class RemotePolicy:
     """A `policy.planner.Planner` on a server. A connection that is lost is made again.
 
@@ -124,10 +103,8 @@ class RemotePolicy:
         self._client = secrets.token_hex(16)  # so that the server knows this program when it comes again
         self._number, self._restart, self.lost = 0, True, 0
         self._channel, welcome = self._connected("", self._end())
-        self._policy = welcome.text("policy")
-        self.needs: Needs = read_needs(welcome.record.get("needs"))
-        self.how = f"{welcome.text('how')}, at {self._address}"
-        self.stages = Stages()
+        self._policy, self.needs, self.stages = welcome.policy, welcome.needs, Stages()
+        self.how = f"{welcome.how}, at {self._address}"
 
     def restart(self) -> None:
         """Forget the episode; the server is told with the next observation."""
@@ -184,11 +161,11 @@ class RemotePolicy:
             raise ServerLostError(f"no plan from the policy server at {self._address}: {why}")
         _logger.warning("the policy server at %s is lost: %s; looking for it", self._address, why)
         self._channel, welcome = self._connected(why, end)
-        if welcome.text("policy") != self._policy or read_needs(welcome.record.get("needs")) != self.needs:
+        if (welcome.policy, welcome.needs) != (self._policy, self.needs):
             raise UserError(f"the policy server at {self._address} serves another policy now: start again")
         self._restart = True
 
-    def _connected(self, why: str, end: float) -> tuple[Channel, Message]:
+    def _connected(self, why: str, end: float) -> tuple[Channel, _Welcome]:
         known = bool(why)
         while True:
             try:
@@ -226,7 +203,7 @@ class RemotePolicy:
             connection.close()
             raise ConnectionLostError(f"no TLS there: {error.strerror or error}") from error
 
-    def _greeted(self, connection: socket.socket) -> tuple[Channel, Message]:
+    def _greeted(self, connection: socket.socket) -> tuple[Channel, _Welcome]:
         channel = Channel(connection)
         try:
             hello = {"kind": "hello", "protocol": PROTOCOL, "token": self._token, "client": self._client}
@@ -239,12 +216,13 @@ class RemotePolicy:
                 raise kinds.get(message.text("code"), RefusedError)(why)
             if kind != "welcome":
                 raise ProtocolError("expected a welcome")
+            needs = read_needs(message.record.get("needs"))
+            return channel, _Welcome(message.text("policy"), message.text("how"), needs)
         except BaseException as error:
             channel.close()
             if isinstance(error, ConnectionLostError) and self._tls is None:
                 raise ConnectionLostError(f"{error} (a server with a certificate wants ca=)") from error
             raise
-        return channel, message
 
 
 class _BusyError(RefusedError):

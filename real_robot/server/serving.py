@@ -14,6 +14,7 @@ import socket
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,7 +57,7 @@ class _Session:
     peer: str
     channel: Channel
     plans: int = 0
-    seconds: list[float] = field(default_factory=list)
+    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
 
 class PolicyServer:
@@ -144,14 +145,14 @@ class PolicyServer:
         try:
             channel.send(welcome, timeout_s=patience.whole_s)
             while not stop():
-                message = channel.receive(idle_s=patience.idle_s, whole_s=patience.whole_s, most=self._most)
+                message = channel.receive(idle_s=patience.idle_s, whole_s=patience.whole_s, most=self._most, stop=stop)
                 record, plan = self._answer(message, session)
                 channel.send(record, plan, timeout_s=patience.whole_s)
         except ProtocolError as error:
             _refuse(channel, "request", str(error))
             return f"refused a request: {error}"
         except ConnectionLostError as error:
-            return str(error)
+            return "the server ends" if stop() else str(error)
         return "the server ends"
 
     def _answer(self, message: Message, session: _Session) -> tuple[dict[str, Any], bytes]:
@@ -167,7 +168,7 @@ class PolicyServer:
         self._planner.stages.finish()
         ended = time.perf_counter()
         session.plans += 1
-        session.seconds = [*session.seconds[-_KEPT + 1 :], ended - begun]
+        session.seconds.append(ended - begun)
         return {"kind": "plan", "number": number, "unpack_s": unpacked - begun, "plan_s": ended - unpacked}, plan
 
     def _accept(self) -> None:

@@ -174,7 +174,8 @@ def test_command_from_its_start_to_its_cells_and_on_again(tmp_path, monkeypatch,
     monkeypatch.setattr("embodied.cli.bench.run_bench", stopped)
     command = ["replicate", name, "seeds=2", f"root={tmp_path}", "device=cpu", f"cache={tmp_path}", "batch_cells=2"]
     assert main(command) == 130
-    assert f"the same command goes on with what is in {tmp_path / name}" in capsys.readouterr().out.replace("\n", " ")
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"the same command goes on with what is in {tmp_path / name}" in told
     kept = json.loads((tmp_path / name / "bench.json").read_text())
     monkeypatch.setattr("embodied.cli.bench.make_plan", lambda suite: pytest.fail("it was there"))
     assert main([*command, "retry=true"]) == 130

@@ -37,7 +37,7 @@ def settled(policy, *arguments):
         (["run={policy}", "live=true", "episodes=0"], "episodes must be a whole number of at least 1"),
         (["run={policy}", "robot=ros2_arm", "operate=true"], "ros2_arm needs a person"),
         (["run={policy}", "seconds=-1"], "seconds must be a positive number"),
-        (["run={policy}", "recrod=a.mcap"], "did you mean record?"),
+        (["run={policy}", "recrod=a.mcap"], "did you mean record or seconds?"),
         (["run={policy}", "view=lin"], "unknown view 'lin'"),
         (["run=nothing.safetensors"], "no checkpoint at nothing.safetensors"),
     ],
@@ -70,8 +70,10 @@ def run(policy, *settings):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
 
 
-def sessions():
-    return {path.name for path in Path("/dev/shm").glob("embodied-*")}
+def left_behind(policy):
+    """Folders of deployments of a policy that are still there."""
+    found = [path for path in Path("/dev/shm").glob("embodied-*/settings.json") if str(policy) in path.read_text()]
+    return [path.parent for path in found]
 
 
 @pytest.mark.sim
@@ -83,7 +85,6 @@ def test_episodes_on_the_simulated_robot_are_run_recorded_and_reported(tmp_path)
 
     env = {"suite": "metaworld", "task": "hammer-v3", "camera": "corner4", "image_size": 64, "horizon": 15}
     policy = save_policy(tmp_path / "still.safetensors", action=(0.0, 0.0, 0.0, -1.0), env=env)
-    before = sessions()
     process = run(
         policy, f"robot={busy_robot(tmp_path)}", "live=true", "episodes=2", "compare=true", "domain=173",
         f"record={tmp_path / 'all.mcap'}",
@@ -95,23 +96,23 @@ def test_episodes_on_the_simulated_robot_are_run_recorded_and_reported(tmp_path)
     with open(tmp_path / "all.mcap", "rb") as handle:
         topics = {channel.topic for _, channel, _ in make_reader(handle).iter_messages()}
     assert {"/sim/corner4/image_raw", "/sim/hand_controller/commands", "/embodied/status"} <= topics
-    assert sessions() == before  # nothing is left behind
+    assert not left_behind(policy)
 
 
 @pytest.mark.sim
 @pytest.mark.slow
 def test_ctrl_c_ends_everything_in_order(policy, tmp_path):
     pytest.importorskip("cyclonedds")
-    before = sessions()
     process = run(policy, f"robot={busy_robot(tmp_path)}", "domain=174")
     lines = []
     while not lines or "shadow | shadow" not in lines[-1]:
         lines.append(process.stdout.readline())
         assert lines[-1], lines
+    assert left_behind(policy)
     pids = [child_of(process, role) for role in ("policy", "commands", "simulator")]
     process.send_signal(signal.SIGINT)
     rest = process.communicate(timeout=60)[0]
     assert process.returncode == 0, rest
-    assert "last mode: shadow" in rest and sessions() == before
+    assert "last mode: shadow" in rest and not left_behind(policy)
     time.sleep(0.2)
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]

@@ -135,6 +135,21 @@ def test_another_resolution(case, size, tmp_path):
     torch.testing.assert_close(tokens, run(model, images, **more).last_hidden_state[:, -patches:], **TOLERANCE)
 
 
+@pytest.mark.parametrize("case", ["dinov2", "registers"])
+def test_the_size_is_the_processors(case, tmp_path):
+    model = make_model(case)  # 32 px in its config
+    path = save(model, tmp_path / "theirs")
+    (tmp_path / "theirs" / "preprocessor_config.json").write_text(
+        json.dumps({"crop_size": {"height": 48, "width": 48}})
+    )
+    wrapped, encoder = load_encoder(f"hf:{path}"), from_hf(path).eval()
+    assert encoder.grid == wrapped.grid == (6, 6)
+    frames = torch.randint(0, 256, (1, 60, 60, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = encoder.preprocess(frames)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(images)[0], wrapped(images)[0], **TOLERANCE)
+
+
 def test_an_artifact_of_a_converted_model_rebuilds(tmp_path):
     encoder = from_hf(save(make_model("dinov3"), tmp_path / "theirs"))
     save_encoder(encoder, tmp_path / "artifact", card="# card\n")

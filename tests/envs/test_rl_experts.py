@@ -109,8 +109,7 @@ def test_the_card_names_every_shipped_actor_and_all_are_small():
 @pytest.mark.sim
 @pytest.mark.parametrize(("suite", "task"), SHIPPED)
 def test_shipped_actors_do_what_their_card_says(suite, task):
-    if suite == "dmc":
-        pytest.importorskip("dm_control")
+    pytest.importorskip({"dmc": "dm_control", "adroit": "gymnasium_robotics"}[suite])
     path = ASSETS / suite / f"{task}.safetensors"
     evaluation, settings = (load_actor(path)[1][name] for name in ("evaluation", "settings"))
     env = TaskEnv(

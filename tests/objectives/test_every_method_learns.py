@@ -54,7 +54,7 @@ TRIVIAL = {
 }
 # Of it, where the targets' noise or few steps set a limit; else 0.5.
 SHARE = {"mfm": 0.9, "maskfeat": 0.85, "ropim": 0.8, "dino": 0.85, "ibot": 0.9}
-STEPS = {"beit": 150, "maskfeat": 150}
+STEPS = {"beit": 150, "maskfeat": 150, "mfm": 250}
 RATE = {"dino": 3e-3, "ibot": 3e-3}
 
 

@@ -13,7 +13,7 @@ from embodied.real_robot.policy.needs import Needs
 from embodied.real_robot.policy.stages import Stages
 from embodied.real_robot.server.content import Encoding
 from embodied.real_robot.server.framing import Channel
-from embodied.real_robot.server.remote import ServerOptions
+from embodied.real_robot.server.options import ServerOptions
 from embodied.real_robot.server.security import Address, server_tls
 from embodied.real_robot.server.serving import Patience, PolicyServer
 
@@ -72,13 +72,13 @@ def make_certificate(folder, name="server", *, expired=False, address="IP:127.0.
 
 
 @contextmanager
-def serving(planner=None, *, pair=None, policy="policy-1", port=0, patience=Patience()):
+def serving(planner=None, *, pair=None, policy="policy-1", port=0, patience=None):
     """A server on a thread; gives it, with `said`: its lines."""
     address, said = Address("127.0.0.1", port), []
     tls = None if pair is None else server_tls(address, *pair)
     server = PolicyServer(
         planner or CountingPlanner(), address, token=TOKEN, tls=tls, policy=policy, tell=said.append,
-        patience=patience,
+        patience=patience or Patience(),
     )  # fmt: skip
     server.said, ended = said, threading.Event()
     thread = threading.Thread(target=server.serve, args=(ended.is_set,))

@@ -62,10 +62,11 @@ def same(first, second):
         ("mae", Recipe(schedule="schedule_free", weight_decay_end=0.2)),
         ("droppos", Recipe(schedule="linear", accumulate=2)),
         ("vq", Recipe(schedule="constant")),
+        ("ibot", Recipe(betas=(0.9, 0.999))),
     ],
 )
 def test_killed_and_resumed_equals_uninterrupted(tmp_path, name, recipe):
-    """With averages, the optimiser's own state, codes and schedules of the objective."""
+    """With averages, the optimiser's own state, codes, teachers, centres and schedules of the objective."""
     records, expected_records = [], []
     expected = run(tmp_path / "whole", name=name, recipe=recipe, records=expected_records)
     with pytest.raises(Killed):
@@ -120,6 +121,7 @@ def test_monitors_change_nothing(tmp_path):
         assert same(run(tmp_path / name / "alone", recipe=recipe), watched)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler's own look
 def test_compiled_parts_learn_alike(tmp_path):
     expected, compiled = run(tmp_path / "a", steps=3), run(tmp_path / "b", steps=3, recipe=Recipe(compile="eager"))
     for name, value in expected.state_dict().items():

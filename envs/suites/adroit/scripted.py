@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from embodied.core.errors import UsageError
 from embodied.core.protocols import Expert
 from embodied.envs.suites.adroit.scripted_door import DoorExpert
 from embodied.envs.suites.adroit.scripted_relocate import RelocateExpert
 from embodied.envs.suites.adroit.simulation import AdroitSimulation
 
-_SCRIPTS = {"door": DoorExpert, "relocate": RelocateExpert}
+_SCRIPTS: dict[str, Callable[[AdroitSimulation], Expert]] = {"door": DoorExpert, "relocate": RelocateExpert}
 
 
 def make_script(task: str, simulation: AdroitSimulation) -> Expert:

@@ -30,7 +30,7 @@ class Phase:
     patience: int = 1000
 
 
-# All of these were found by a random search over the episodes of seeds 1000 to 1007.
+# All of these were found by a random search over the episodes of seeds 1000 to 1008.
 _THUMB = {"THJ4": -0.14, "THJ3": -0.718, "THJ2": -0.09, "THJ1": -1.09, "THJ0": -0.766}
 _HANDS = {
     "open": {"J2": 0.374, "J1": 0.118, "J0": 0.21, **_THUMB},
@@ -39,13 +39,13 @@ _HANDS = {
     "hooked": {"J2": 1.136, "J1": 1.381, "J0": 1.518, **_THUMB},
 }
 _PHASES = {
-    "above": Phase(offset=(0.0, -0.013, 0.083), reach=0.099, hand="open", near=0.045, patience=31),
+    "above": Phase(offset=(0.0, -0.013, 0.083), reach=0.15, hand="open", near=0.045, patience=22),
     "over": Phase(offset=(-0.013, 0.088, 0.03), reach=0.076, hand="open", near=0.029, patience=21),
     "hook": Phase(offset=(-0.013, 0.088, 0.03), reach=0.048, hand="curled", near=0.004, patience=4),
     "press": Phase(offset=(-0.077, 0.0, -0.086), reach=0.083, hand="curled", patience=28),
     "beside": Phase(offset=(0.063, -0.108, -0.004), reach=0.121, hand="bent", near=0.04, patience=19),
     "grip": Phase(offset=(0.081, 0.049, -0.003), reach=0.101, hand="bent", near=0.023, patience=27),
-    "close": Phase(offset=(-0.052, 0.015, -0.022), reach=0.085, hand="hooked", patience=15),
+    "close": Phase(offset=(-0.052, 0.015, -0.022), reach=0.085, hand="hooked", patience=8),
     "pull": Phase(offset=(-0.068, 0.043, 0.034), reach=0.082, hand="hooked"),
 }
 _ARM_LEAD, _WRIST_LEAD = 4.92, 1.346
@@ -53,8 +53,9 @@ _UNLATCHED = 1.246  # rad: of the latch, after which it is let go
 _TWIST, _ROLL = 1.77, 1.464  # of the palm about the latch's axis: rad per rad of the latch, and rad once it is undone
 _YAW = 1.021  # rad per rad of the door
 # rad by which the palm is ahead of the door: at first, more per action, at most
-_LEAD, _RAMP, _MOST = 0.234, 0.0089, 0.887
+_LEAD, _RAMP, _MOST = 0.234, 0.0105, 1.534
 _LOST = 0.15  # m between handle and grasp point: the pulling hand has slipped off
+_AJAR = 0.3  # rad: a door that has come so far is not taken again, it swings on
 _NEXT = dict(zip(_PHASES, list(_PHASES)[1:], strict=False))
 _HINGE, _LATCH = 28, 29  # joints of the model
 
@@ -109,7 +110,8 @@ class DoorExpert:
         data = self._simulation.data
         missing = float(np.linalg.norm(place - self._palm.position))
         if self._phase == "pull":
-            if np.linalg.norm(data.site("S_handle").xpos - self._palm.position) > _LOST:
+            slipped = np.linalg.norm(data.site("S_handle").xpos - self._palm.position) > _LOST
+            if slipped and data.qpos[_HINGE] < _AJAR:
                 self._enter("beside")
         elif (
             missing < phase.near

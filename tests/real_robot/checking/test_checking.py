@@ -103,7 +103,8 @@ def test_what_is_no_fault_is_noted():
 
 def test_who_takes_and_who_sends_commands_counts():
     arm = Arm()
-    assert "nobody listens for std_msgs/msg/Float64MultiArray" in verdicts(arm.check(listeners=0), "fail")["/arm/commands"]
+    alone = verdicts(arm.check(listeners=0), "fail")
+    assert "nobody listens for std_msgs/msg/Float64MultiArray" in alone["/arm/commands"]
     assert "2 other programs send" in verdicts(arm.check(commanders=2), "fail")["/arm/commands"]
 
 

@@ -21,6 +21,7 @@ from embodied.real_robot.recording.episodes import open_recording
 from embodied.real_robot.recording.process import recorded_topics
 from embodied.real_robot.recording.recorder import Recorder
 from embodied.real_robot.recording.topics import TopicRecorder
+from embodied.real_robot.simulator.episodes import ACTIVE
 
 pytest.importorskip("mcap")
 START = 1_700_000_000_000_000_000
@@ -149,6 +150,29 @@ def test_frames_that_come_in_several_blocks_are_the_same(tmp_path, monkeypatch):
     assert len(parts) == 5
     for key, values in whole.items():
         assert np.array_equal(np.concatenate([part[key] for part in parts]), values)
+
+
+def test_frames_in_which_a_simulated_robot_held_are_left_out(tmp_path):
+    robot = toy_robot()
+    active, joint_state = message_type(ACTIVE.type), message_type("sensor_msgs/msg/JointState")
+
+    def mark(recorder, stamp):
+        recorder.add_topic(ACTIVE.name, ACTIVE.type)
+        if stamp == START + 100 * MS:
+            recorder.write(ACTIVE.name, encode(active(data=True)), stamp)
+        elif stamp == START + 990 * MS:  # told 1.5 s after the last command; the next one comes a second later
+            recorder.write(ACTIVE.name, encode(active(data=False)), stamp + 1500 * MS)
+            recorder.write(robot.command.name, encode(commanded_message(robot, [0, 0])), stamp + 2500 * MS)
+            for later in range(stamp + 10 * MS, stamp + 2500 * MS, 10 * MS):
+                joints = joint_state(header=header_message(later), name=["one", "two"], position=np.zeros(2))
+                recorder.write("/joint_states", encode(joints), later)
+
+    path = record(tmp_path / "a.mcap", robot, lambda k: ([0, 0], [0.001 * k, 0]), beside=mark)
+    with closing(open_recording(path, robot)) as source:
+        (episode,) = source.episodes()
+        assert 17 <= len(frames_of(episode)["action"]) <= 28
+    with pytest.raises(UserError, match="was silent for"):
+        open_recording(path, robot, gaps="error")
 
 
 def test_recordings_are_added_to_one_store_once_with_their_jpeg_files(tmp_path):

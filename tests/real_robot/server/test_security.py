@@ -38,7 +38,7 @@ def test_a_token_is_the_owners_secret(tmp_path):
     path.chmod(0o640)
     with pytest.raises(UsageError, match="can be read by others: chmod 600"):
         read_token(path)
-    with pytest.raises(UsageError, match="token_file=.* is missing: make one with"):
+    with pytest.raises(UsageError, match=r"token_file=.* is missing: make one with"):
         read_token(None)
     with pytest.raises(UserError, match="cannot be read: No such file"):
         read_token(tmp_path / "none")

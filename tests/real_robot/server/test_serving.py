@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from policy_servers import (
+    TOKEN,
     CountingPlanner,
     dial,
     greet,
@@ -23,7 +24,8 @@ from robot_policies import make_policy
 from embodied.core.errors import UserError
 from embodied.real_robot.policy.inference import Inference
 from embodied.real_robot.server.framing import ConnectionLostError
-from embodied.real_robot.server.remote import RefusedError, RemotePolicy, ServerLostError, ServerOptions
+from embodied.real_robot.server.options import ServerOptions
+from embodied.real_robot.server.remote import RefusedError, RemotePolicy, ServerLostError
 from embodied.real_robot.server.security import Address
 from embodied.real_robot.server.serving import Patience, PolicyServer
 
@@ -86,7 +88,9 @@ def test_over_tls_plans_are_the_same_and_the_certificate_counts(token, pair, tmp
         assert remote(observation(fill=9))[0].tolist() == [1, 9, 0.5, 2]
         remote.close()
         stranger = make_certificate(tmp_path, "stranger")
-        with pytest.raises(UserError, match="certificate of 127.0.0.1:.* is not to be trusted: self-signed certificate"):
+        with pytest.raises(
+            UserError, match=r"certificate of 127.0.0.1:.* is not to be trusted: self-signed certificate"
+        ):
             RemotePolicy(options(server, token, ca=str(stranger[0])))
         named = ServerOptions(server=f"localhost:{server.address.port}", token_file=str(token), ca=str(pair[0]))
         with pytest.raises(UserError, match="not to be trusted: Hostname mismatch"):
@@ -126,7 +130,7 @@ def test_another_version_is_told(token, monkeypatch):
 def test_a_second_robot_is_refused_and_let_in_when_the_first_has_gone(token):
     with serving() as server:
         first = RemotePolicy(options(server, token))
-        with pytest.raises(RefusedError, match="planning for another robot, at 127.0.0.1:"):
+        with pytest.raises(RefusedError, match=r"planning for another robot, at 127.0.0.1:"):
             RemotePolicy(options(server, token))
         assert first(observation())[0, 0] == 1
         first.close()
@@ -153,6 +157,22 @@ def test_a_silent_robot_loses_its_place(token):
         until(lambda: any("took too long" in line for line in server.said))
         assert remote(observation())[0, 0] == 1 and remote.lost == 1  # and gets another with the next picture
         remote.close()
+
+
+def test_a_server_that_is_told_to_end_does_not_wait_for_a_silent_robot(token):
+    said, ended = [], threading.Event()
+    server = PolicyServer(
+        CountingPlanner(), Address("127.0.0.1", 0), token=TOKEN, tls=None, policy="p", tell=said.append
+    )
+    thread = threading.Thread(target=server.serve, args=(ended.is_set,))
+    thread.start()
+    remote = RemotePolicy(options(server, token))
+    begun = time.monotonic()
+    ended.set()
+    thread.join(9)
+    assert not thread.is_alive() and time.monotonic() - begun < 3 and "the server ends" in said[-1]
+    server.close()
+    remote.close()
 
 
 def test_a_server_that_is_exchanged_for_another_policy_is_noticed(token):
@@ -186,11 +206,11 @@ def test_a_server_that_is_gone_or_always_too_slow_is_an_error_within_its_time(to
     with serving(CountingPlanner(before=lambda: time.sleep(0.4))) as server:
         remote = RemotePolicy(options(server, token, timeout_s=0.1, patience_s=1.0))
         begun = time.monotonic()
-        with pytest.raises(ServerLostError, match="no plan from the policy server at .*: it took too long"):
+        with pytest.raises(ServerLostError, match=r"no plan from the policy server at .*: it took too long"):
             remote(observation())
         assert 1.0 <= time.monotonic() - begun < 4.0 and remote.lost > 1
         remote.close()
-    with pytest.raises(ServerLostError, match="no policy server at .*: Connection refused"):
+    with pytest.raises(ServerLostError, match=r"no policy server at .*: Connection refused"):
         RemotePolicy(options(server, token, patience_s=0.3))
 
 
@@ -247,7 +267,7 @@ def test_those_who_dawdle_at_the_door_keep_nobody_out_for_long(token):
 def test_a_port_that_is_taken_is_a_message():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = Address("127.0.0.1", taken.getsockname()[1])
-        with pytest.raises(UserError, match="cannot listen at .*: Address already in use"):
+        with pytest.raises(UserError, match=r"cannot listen at .*: Address already in use"):
             PolicyServer(CountingPlanner(), address, token="t", tls=None, policy="p")
 
 
