@@ -17,6 +17,7 @@ import yaml
 
 from embodied.bench.statistics.sequential import SequentialTest, read_sequential_test
 from embodied.core.errors import UsageError, UserError, unknown_name
+from embodied.encoders.spec import absolute_spec
 
 MANDATORY = ("state", "proprioception", "pixels", "random", "scratch")  # baselines of every table
 LEARNS_ALONG = "scratch"
@@ -161,25 +162,12 @@ def _early_stopping(settings: Any, where: str) -> SequentialTest | None:
 
 
 def check_encoder_name(spec: str) -> str:
-    """An encoder as cells name it; folders become absolute, since a cell may run elsewhere.
+    """An encoder as cells name it; folders and files become absolute, since a cell may run elsewhere.
 
     Raises:
-        UsageError: it is neither a built-in name nor looks like a folder, `hf:` or `timm:`.
+        UsageError: see `encoders.spec.absolute_spec`.
     """
-    spec = spec.removeprefix("path=")
-    if spec in (*MANDATORY, "default") or spec.startswith("timm:"):
-        return spec
-    prefix = "hf:" if spec.startswith("hf:") else ""
-    folder = Path(spec.removeprefix(prefix)).expanduser()
-    if folder.is_dir() or (not prefix and ("/" in spec or spec.startswith((".", "~")))):
-        return prefix + str(folder.resolve())
-    if prefix:
-        return spec
-    from embodied.encoders.load import BUILTIN  # here, because a finished benchmark is shown without torch
-
-    if spec in BUILTIN:
-        return spec
-    raise unknown_name("encoder", spec, BUILTIN)
+    return absolute_spec(spec.removeprefix("path="))
 
 
 def split_shift(variant: str) -> tuple[str, int]:

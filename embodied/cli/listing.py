@@ -52,13 +52,15 @@ def cameras() -> Listing:
 
 
 def encoders() -> Listing:
-    from embodied.encoders.load import BUILTIN
+    from embodied.encoders.spec import BUILTIN, LAYOUTS
 
     return {
         **BUILTIN,
         "path=<folder>": "an encoder artifact, as embodied pretrain writes it",
         "hf:<folder or repo>": "any vision model of transformers (extra: hf)",
         "timm:<name>": "any model of timm (extra: timm)",
+        **{f"{layout}:<file>": f"a file of released weights: {what}" for layout, what in LAYOUTS.items()},
+        "<any of these>@3+6": "its patch tokens after layers 3 and 6",
     }
 
 

@@ -9,6 +9,7 @@ from typing import cast
 
 import torch
 
+from embodied.core.errors import UsageError
 from embodied.envs.worker_processes import usable_cores
 from embodied.policies.artifact import load_policy
 from embodied.real_robot.deployment.session import Settings
@@ -25,8 +26,14 @@ def start_policy(settings: Settings, robot: RobotDescription) -> Inference:
     """The policy of the settings, which fits the robot, warm.
 
     Raises:
-        UserError: it cannot be loaded, does not fit, or its back end is not there.
+        UserError: it cannot be loaded, does not fit, or its back end is not there; guidance, for a robot that counts
+            actions from their arrival.
     """
+    if settings.guidance and robot.execution.align != "observation":
+        raise UsageError(
+            f"guidance=true goes on from what was planned for the moments of observations, and robot {robot.name} says "
+            f"execution.align: {robot.execution.align}: set it to observation"
+        )
     if "OMP_NUM_THREADS" not in os.environ:  # a core is left to the process that must be on time
         torch.set_num_threads(max(1, usable_cores() - 1))
     device = torch.device(settings.device)
