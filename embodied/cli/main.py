@@ -48,9 +48,7 @@ VERBS = {
         "import path/to/dataset to=stores/mine",
         own_help=True,
     ),
-    "deploy": Verb(
-        "deploy", "Run a trained policy on a robot, safely.", "run=runs/... robot=sim live=true", "deploy"
-    ),
+    "deploy": Verb("deploy", "Run a trained policy on a robot, safely.", "run=runs/... robot=sim live=true", "deploy"),
     "serve": Verb(
         "serve", "Serve a trained policy to a robot elsewhere.", "run=runs/... token_file=robot.token", "serve"
     ),
