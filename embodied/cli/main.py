@@ -172,6 +172,6 @@ def settings_text(text: str) -> list[str]:
             continue
         else:
             inside_defaults = False
-            if not line.startswith("_target_"):
+            if not line.lstrip().startswith(("_target_", "# @package")):
                 lines.append(line)
     return lines
