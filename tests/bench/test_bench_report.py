@@ -33,7 +33,7 @@ def written(tmp_path_factory):
     return write_bench_report(folder, results, "quick"), results
 
 
-def shown(report, width=200):
+def shown(report, *, width=200):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     with console.file:
         console.print(report.shown())
@@ -113,7 +113,16 @@ def test_terminal_tables_name_failures_and_seeds(written):
     assert "Static scene" in text
     assert "Varied scene" in text
     assert "0123456789abcdef" in text
-    assert re.search(r"oracle │ state", text)
+    assert "state (oracle)" in text
+
+
+def test_a_narrow_terminal_gets_fewer_columns_and_whole_ones(written):
+    narrow, wide = shown(written[0], width=80), shown(written[0], width=160)
+    assert "…" not in narrow
+    assert max(map(len, narrow.splitlines())) <= 80
+    (heading, *_), (wider, *_) = ([line for line in text.splitlines() if "IQM," in line] for text in (narrow, wide))
+    assert not any(name in heading for name in ("difference", "mean", "seeds"))
+    assert all(name in wider for name in ("difference", "mean", "seeds"))
 
 
 def test_page_is_self_contained_and_escapes(written):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from rich.console import Group, RenderableType
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -25,67 +26,99 @@ from embodied.bench.tables.words import (
 )
 
 SHOWN_FAILURES = 8
+_UNLIMITED = 10_000  # columns
 
 
 def terminal_tables(tables: BenchTables) -> Group:
     """Everything worth seeing at once: per scene a sentence, the ranking and the tasks; then failures and notes."""
     parts: list[RenderableType] = []
     for scene in tables.scenes:
-        parts += [_ranking(scene), Text(headline(scene), style="italic"), _tasks(scene), Text()]
+        parts += [_Ranking(scene), Text(headline(scene), style="italic"), _Tasks(scene), Text()]
     parts.append(Text(f"suite {tables.suite}, protocol {tables.protocol}, {cell_counts(tables)}"))
     parts += [Text(text, style="yellow") for text in tables.notes]
     parts += [Text(text, style="red") for text in _failures(tables)]
     return Group(*parts)
 
 
-def _ranking(scene: Scene) -> Table:
-    against = f"over {scene.baseline.label}" if scene.baseline else ""
-    table = Table(title=scene.title, title_justify="left", title_style="bold")
-    for name in ("#", "encoder", "controller", "IQM, 95 % interval", "mean"):
-        table.add_column(name, justify="left" if name in ("encoder", "controller") else "right")
-    if scene.baseline:
-        for name in (f"P(better) {against}", "difference", "p"):
-            table.add_column(name, justify="right", overflow="fold")
-    for name in ("tasks", "seeds"):
-        table.add_column(name, justify="right")
-    for row in scene.rows:
-        rank = str(row.rank) if row.rank else "oracle" if row.contender.oracle else "-"
-        names = [rank, escape(row.contender.short), escape(row.contender.controller)]
-        numbers = ["[red]failed[/]", ""]
-        if row.aggregates:
-            numbers = [with_interval(row.aggregates["iqm"]), percent(row.aggregates["mean"].value)]
-        versus = []
-        if scene.baseline:
-            versus = [with_interval(row.improvement), difference_text(row.versus), p_text(row.holm_p)]
-        table.add_row(
-            *names,
-            *numbers,
-            *versus,
-            tasks_text(row),
-            seed_counts_text(row),
-            style="dim" if row.contender.oracle else "",
+class _Ranking:
+    """The contenders of a scene in order, with as many columns as there is room for; the report has them all."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        scene, room = self._scene, options.max_width
+        against = scene.baseline.label if scene.baseline else ""
+        versus, details = bool(scene.baseline) and room >= 110, room >= 140
+        # Right of the names: heading, what stands in a row, whether there is room for it.
+        columns: list[tuple[str, Callable[[Row], str], bool]] = [
+            ("IQM, 95 % interval", _iqm, True),
+            ("P(better)", lambda row: with_interval(row.improvement), bool(scene.baseline)),
+            ("difference", lambda row: difference_text(row.versus), versus),
+            ("p", lambda row: p_text(row.holm_p), versus),
+            ("mean", lambda row: percent(row.aggregates["mean"].value) if row.aggregates else "", details),
+            ("tasks", tasks_text, details),
+            ("seeds", seed_counts_text, details),
+        ]
+        shown = [(heading, text) for heading, text, there in columns if there]
+        caption = f"P(better), difference and p: against {against}" if against else None
+        table = Table(
+            title=scene.title,
+            title_justify="left",
+            title_style="bold",
+            box=SIMPLE_HEAD,
+            caption=caption,
+            pad_edge=False,
         )
-    return table
+        table.caption_justify = "left"
+        table.add_column("#", justify="right")
+        table.add_column("encoder", overflow="fold")
+        table.add_column("controller", overflow="fold")
+        for heading, _ in shown:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for row in scene.rows:
+            encoder = escape(row.contender.short) + (" (oracle)" if row.contender.oracle else "")
+            names = [str(row.rank or ""), encoder, escape(row.contender.controller)]
+            style = "dim" if row.contender.oracle else ""
+            table.add_row(*names, *(text(row) for _, text in shown), style=style)
+        yield table
 
 
-def _tasks(scene: Scene) -> Table:
-    labels = column_labels(scene.columns)
-    table = Table(title=f"{scene.title}, by task", title_justify="left", title_style="bold")
-    table.add_column("encoder")
-    table.add_column("controller")
-    for column in scene.columns:
-        table.add_column(labels[column], justify="right", overflow="fold")
-    for row in scene.rows:
-        table.add_row(*_task_row(row, [row.entries[column] for column in scene.columns]))
-    return table
+def _iqm(row: Row) -> str:
+    return with_interval(row.aggregates["iqm"]) if row.aggregates else "[red]failed[/]"
 
 
-def _task_row(row: Row, entries: list[Entry]) -> Iterator[str]:
-    yield escape(row.contender.short)
-    yield escape(row.contender.controller)
-    for entry in entries:
-        failed = f" [red]({len(entry.failed)} failed)[/]" if entry.failed else ""
-        yield (escape(rounded_interval(entry.estimate)) if entry.estimate else "-") + failed
+class _Tasks:
+    """A scene task by task; intervals where there is room for all of them."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = self._table(intervals=True)
+        wide = console.measure(table, options=options.update_width(_UNLIMITED)).maximum
+        yield table if wide <= options.max_width else self._table(intervals=False)
+
+    def _table(self, *, intervals: bool) -> Table:
+        scene = self._scene
+        labels = column_labels(scene.columns)
+        table = Table(title=f"{scene.title}, by task", title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+        table.add_column("encoder", overflow="fold")
+        table.add_column("controller", overflow="fold")
+        for column in scene.columns:
+            table.add_column(labels[column], justify="right", overflow="fold")
+        for row in scene.rows:
+            entries = [row.entries[column] for column in scene.columns]
+            names = (escape(row.contender.short), escape(row.contender.controller))
+            table.add_row(*names, *(_entry_text(entry, interval=intervals) for entry in entries))
+        return table
+
+
+def _entry_text(entry: Entry, *, interval: bool) -> str:
+    failed = f" [red]({len(entry.failed)} failed)[/]" if entry.failed else ""
+    if not entry.estimate:
+        return "-" + failed
+    return (escape(rounded_interval(entry.estimate)) if interval else f"{100 * entry.estimate.value:.0f}") + failed
 
 
 def _failures(tables: BenchTables) -> Iterator[str]:
