@@ -261,9 +261,9 @@ def test_an_encoder_that_changes_under_its_name_is_not_mixed(place, tmp_path, ca
 
 def test_a_task_without_a_demonstrator_fails_with_its_cells(place, tmp_path, capsys):
     pytest.importorskip("gymnasium_robotics")
-    tasks = [{"env": "adroit", "task": "pen"}]
-    write_suite(place, "pen", tasks=tasks)
-    assert main(command(place, tmp_path, suite="pen", encoders="")) == 1
+    tasks = [{"env": "adroit", "task": "hammer"}]
+    write_suite(place, "hammer", tasks=tasks)
+    assert main(command(place, tmp_path, suite="hammer", encoders="")) == 1
     results = load_results(tmp_path / "pen")
     assert len(results) == 5
     assert {result.reason for result in results} == {
