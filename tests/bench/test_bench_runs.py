@@ -264,11 +264,9 @@ def test_a_task_without_a_demonstrator_fails_with_its_cells(place, tmp_path, cap
     tasks = [{"env": "adroit", "task": "hammer"}]
     write_suite(place, "hammer", tasks=tasks)
     assert main(command(place, tmp_path, suite="hammer", encoders="")) == 1
-    results = load_results(tmp_path / "pen")
+    results = load_results(tmp_path / "hammer")
     assert len(results) == 5
-    assert {result.reason for result in results} == {
-        "no demonstrations: no scripted expert for pen of adroit: there is one for relocate"
-    }
+    assert all(result.reason.startswith("no demonstrations: no rl expert for hammer of adroit") for result in results)
 
 
 def test_reinforcement_learning_has_cells_too(place, tmp_path):
