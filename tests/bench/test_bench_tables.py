@@ -177,7 +177,8 @@ def test_nothing_but_failures():
 
 
 def test_a_single_seed_has_no_interval():
-    tables = build_tables([result(encoder, task, rate=0.8) for encoder in ("default", "pixels") for task in TASKS[:2]])
+    rates = {"default": 0.8, "pixels": 0.6}
+    tables = build_tables([result(encoder, task, rate=rate) for encoder, rate in rates.items() for task in TASKS[:2]])
     found = row(tables, "default")
     assert found.aggregates["iqm"].low is None
     assert found.versus.low is None
@@ -187,6 +188,11 @@ def test_a_single_seed_has_no_interval():
     assert entry.one_policy_interval == pytest.approx((0.584, 0.919), abs=0.001)  # Wilson's of 16 of 20
     assert tables.scenes[0].ranks is None
     assert "fewer than two common seeds" in headline(tables.scenes[0])
+
+
+def test_nobody_leads_where_the_best_are_level():
+    tables = build_tables([result(encoder, task, rate=0.0) for encoder in ("default", "pixels") for task in TASKS])
+    assert headline(tables.scenes[0]).startswith("Nobody leads: 2 contenders share the highest IQM, 0.0")
 
 
 def test_scores_that_are_no_successes():

@@ -133,6 +133,10 @@ def headline(scene: Scene) -> str:
     if alone:
         return text + "."
     second = rows[scene.ranked[1]]
+    best = first.aggregates["iqm"]
+    level = sum(rows[contender].aggregates["iqm"].value == best.value for contender in scene.ranked)
+    if level > 1:
+        return f"Nobody leads: {level} contenders share the highest IQM, {with_interval(best)}."
     if scene.ranks is None and scene.stops_early:
         return f"{text}. Of evaluations that stop early no seeds are drawn again to see whether the order would hold."
     if scene.ranks is None:
