@@ -93,7 +93,7 @@ def test_the_interval_holds_where_the_test_stops_and_a_fixed_one_does_not():
     def fooled(row):
         totals = np.cumsum(row)
         return any(
-            not low <= 0.5 <= high for low, high in (wilson_interval(int(totals[n - 1]), n) for n in range(10, 201))
+            not low <= 0.5 <= high for low, high in (wilson_interval(int(totals[n - 1]), n) for n in range(10, 101))
         )
 
     assert np.mean([fooled(row) for row in rows[:200]]) > 0.2
