@@ -43,7 +43,9 @@ def model_card(
         f"| {row['kind']} | {Path(str(row['name'])).name} | {row['frames']} | `{str(row['fingerprint'])[:12]}` |"
         for row in data
     )
-    last = metrics[-1]
+    last: dict[str, Any] = {}  # a monitor's values are a record of their own, after the loss of the same step
+    for record in metrics:
+        last |= record if record["step"] == metrics[-1]["step"] else {}
     end = ", ".join(f"{name} {value:.5g}" for name, value in last.items() if name not in ("frames_per_second", "mfu"))
     installed = ", ".join(f"{name} {version}" for name, version in versions().items())
     return f"""# Encoder pre-trained by embodied

@@ -17,7 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 from embodied.core.errors import UsageError, unknown_name
 
 CONFIG_MODULE = "embodied.conf"
-NOT_PART_OF_THE_RUN = ("resume", "run", "root", "workers", "cache", "cache_gb")  # settings that change no result
+NOT_PART_OF_THE_RUN = (  # settings that change no result
+    *("resume", "run", "root", "workers", "cache", "cache_gb"),
+    *("probe", "probe_every", "probe_frames", "probe_target"),
+)
 
 
 def groups() -> dict[str, list[str]]:

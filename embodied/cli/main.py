@@ -42,6 +42,9 @@ VERBS = {
     "replicate": Verb("replicate", "Test a paper's headline claim again.", "mvp", "replicate", own_help=True),
     "collect": Verb("collect", "Collect episodes into a store.", "env=metaworld task=hammer-v3 episodes=25", "collect"),
     "pretrain": Verb("pretrain", "Pre-train an encoder.", "objective=mae data=path/to/images", "pretrain"),
+    "inspect": Verb(
+        "inspect", "Make a page to judge an encoder by.", "encoder=runs/.../encoder data=path/to/store", "inspect"
+    ),
     "data": Verb(
         "data",
         "Import, look at, check, edit and export datasets.",

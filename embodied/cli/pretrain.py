@@ -22,6 +22,7 @@ from torch import nn
 from embodied.bench.plots import plot_learning_curve
 from embodied.bench.pretraining import draw_reconstructions, model_card
 from embodied.cli.config import positive
+from embodied.cli.pretrain_probe import look_at_the_start, open_probe
 from embodied.cli.reporter import RichReporter
 from embodied.cli.runs import open_run, run_verb
 from embodied.cli.settings import cache_bytes, resolve_cache, resolve_device
@@ -60,6 +61,7 @@ def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
     recipe, objective = build_recipe(config), build_objective(config)
     reporter = RichReporter(console)
     with reporter.phase("data"):
+        monitor = open_probe(config, console)
         frames = open_data(config, reporter)
     command = shlex.join(["embodied", "pretrain", *overrides])
     name = f"pretrain-{str(config.objective._target_).rsplit('.', 1)[-1].lower()}-seed{config.seed}"
@@ -68,8 +70,11 @@ def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
         console.print(f"{len(frames)} frames; run folder [bold]{run.path}[/]", highlight=False)
     sampler = frames.sampler(batch_size=int(config.train.batch_size), seed=derive_seed(int(config.seed), "frames"))
     watch = Stopwatch()
-    metrics = run.metrics(keep=resume_step(run.checkpoints)) if first else nullcontext(lambda record: None)
+    done = resume_step(run.checkpoints)
+    metrics = run.metrics(keep=done or -1) if first else nullcontext(lambda record: None)
     with reporter.phase("pretrain"), metrics as log:
+        if monitor is not None and first and not done:
+            look_at_the_start(monitor, objective, log)
         pretrain(
             objective,
             lambda step: frames.read(sampler.batch(step)),
@@ -90,6 +95,7 @@ def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
             log=log,
             reporter=reporter,
             recipe=recipe,
+            monitors=[] if monitor is None else [monitor],
         )
     if not first:
         return 0

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from tiny_objectives import METHODS, frames, generator, make, train
+from torch.nn import functional as F
 
 from embodied.models.patches import patchify
 from embodied.objectives.masked.ropim import complement_error
@@ -36,6 +37,21 @@ def entropy_of_codes(beit, images):
     return -(shares * shares.clamp(min=1e-12).log()).sum().item()
 
 
+def mean_features(distill, images):
+    """Of a predictor that says the best constant of every image, patch by patch: 1 - |mean of unit targets|."""
+    tokens, whole = (F.normalize(part, dim=-1) for part in distill._look(distill._crop(frames(32), generator())))
+    patches, classes = tokens.mean(dim=0).norm(dim=-1), whole.mean(dim=0).norm()
+    cosine = (1 - classes + 1 - patches.mean()) / 2
+    return (cosine + distill.feature_weight * 2 * (1 - classes) / whole.shape[1]).item()
+
+
+def median_pixels_and_one_key(macrl, images):
+    """The median over images as the prediction, of views without colour changes; every key alike."""
+    patches = patchify(images, 8)
+    pixels = (patches - patches.median(dim=0).values).abs().mean().item()
+    return pixels + macrl.contrast_weight * math.log(1 + len(macrl.queue.value))
+
+
 # What is reached without looking: the mean, or for classes their frequencies.
 TRIVIAL = {
     "mae": lambda objective, images: spread(patchify(images, 8)),
@@ -51,9 +67,14 @@ TRIVIAL = {
     # A collapsed teacher: every view is told the same. What follows is below only if images are told apart.
     "dino": lambda objective, images: math.log(32),
     "ibot": lambda objective, images: 1.5 * math.log(32),  # half of the views have nothing hidden
+    "distill": mean_features,
+    "tokenunify": lambda objective, images: spread(patchify(images, 8)),
+    "tbm": lambda objective, images: spread(patchify(images, 8)),
+    "macrl": median_pixels_and_one_key,
+    "densecl": lambda objective, images: math.log(1 + 48),  # everything looks alike
 }
 # Of it, where the targets' noise or few steps set a limit; else 0.5.
-SHARE = {"mfm": 0.9, "maskfeat": 0.85, "ropim": 0.8, "dino": 0.85, "ibot": 0.9}
+SHARE = {"mfm": 0.9, "maskfeat": 0.85, "ropim": 0.8, "dino": 0.85, "ibot": 0.9, "densecl": 0.6}
 STEPS = {"beit": 150, "maskfeat": 150, "mfm": 250}
 RATE = {"dino": 3e-3, "ibot": 3e-3}
 

@@ -26,6 +26,8 @@ def hidden_of(name, objective, pixels):
         _, prediction, mask = objective.masked_loss(pixels, torch.rand(1, 16, generator=draw))
     elif name == "pixio":
         _, prediction, mask = objective.masked_loss(pixels, torch.rand(1, 4, generator=draw))
+    elif name == "macrl":
+        _, _, prediction, mask = objective.branch(pixels, torch.rand(1, 16, generator=draw), 0.5)
     elif name == "diffmae":
         order, noise = torch.rand(1, 16, generator=draw), torch.randn(1, 16, 192, generator=draw)
         _, prediction, mask = objective.noised_loss(pixels, order, torch.tensor([1000]), noise)
@@ -38,7 +40,7 @@ def hidden_of(name, objective, pixels):
     return (prediction * mask[..., None]).sum(), mask.bool()
 
 
-@pytest.mark.parametrize("name", ["mae", "pixio", "maskfeat", "beit"])
+@pytest.mark.parametrize("name", ["mae", "pixio", "maskfeat", "beit", "macrl"])
 def test_predictions_depend_on_visible_patches_and_on_no_other(name):
     objective, pixels = make(name).eval(), images()
     total, mask = hidden_of(name, objective, pixels)

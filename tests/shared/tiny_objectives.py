@@ -8,6 +8,7 @@ import math
 import torch
 
 from embodied.encoders.vit import ViTEncoder
+from embodied.objectives.distill import Distill
 from embodied.objectives.masked.aim import AIM
 from embodied.objectives.masked.beit import BEiT
 from embodied.objectives.masked.diffmae import DiffMAE
@@ -17,11 +18,15 @@ from embodied.objectives.masked.maskfeat import MaskFeat
 from embodied.objectives.masked.mfm import MFM
 from embodied.objectives.masked.pixio import Pixio
 from embodied.objectives.masked.ropim import ROPIM
+from embodied.objectives.masked.tbm import TBM
+from embodied.objectives.masked.tokenunify import TokenUnify
 from embodied.objectives.masked.vq import VQ
 from embodied.objectives.parts.quantizers import VectorQuantizer
 from embodied.objectives.parts.tokenizer import Tokenizer
+from embodied.objectives.self_distillation.densecl import DenseCL
 from embodied.objectives.self_distillation.dino import DINO
 from embodied.objectives.self_distillation.ibot import IBOT
+from embodied.objectives.self_distillation.macrl import MACRL
 
 WHOLE = (1.0, 1.0)  # crops of the whole image, of another aspect ratio only
 DECODER = {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2}
@@ -35,6 +40,7 @@ DISTILLED = {
     "momentum": 0.9,
     "freeze_last": 0.0,
 }
+CONTRAST = {"hidden": 32, "outputs": 16, "queue": 48, "momentum": 0.9}
 
 
 def encoder(**options):
@@ -47,6 +53,11 @@ def tokenizer():
         vectors = made.quantizer._scaled(made.vectors(made.encoder.preprocess(frames(32))))
         made.quantizer.book.copy_(vectors.flatten(0, 1)[:: 32 * 16 // 16])
     return made.requires_grad_(False).eval()
+
+
+def teacher():
+    """Of another grid and width than what learns from it."""
+    return ViTEncoder(image_size=48, patch_size=8, width=24, depth=2, heads=2)
 
 
 METHODS = {
@@ -62,6 +73,11 @@ METHODS = {
     "diffmae": lambda: DiffMAE(encoder(), crop_scale=WHOLE, **DECODER),
     "dino": lambda: DINO(encoder(), koleo_weight=0.1, **DISTILLED),
     "ibot": lambda: IBOT(encoder(), **DISTILLED),
+    "distill": lambda: Distill(encoder(), teacher=teacher(), feature_weight=10.0, hidden=32, crop_scale=WHOLE),
+    "densecl": lambda: DenseCL(encoder(), strength=0.2, **CONTRAST),
+    "tbm": lambda: TBM(encoder(), noise=0.1, crop_scale=WHOLE, **DECODER),
+    "tokenunify": lambda: TokenUnify(encoder(class_tokens=0), head_width=64, head_depth=1, crop_scale=WHOLE),
+    "macrl": lambda: MACRL(encoder(), crop_scale=WHOLE, strength=0.2, **CONTRAST, **DECODER),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -219,3 +220,8 @@ def leading_tokens(tokens: Float[Tensor, "B K D"], out: dict[str, Tensor]) -> Fl
     if "class_tokens" in out:
         return out["class_tokens"]
     return out["cls"][:, None] if "cls" in out else tokens[:, :0]
+
+
+def global_feature(out: Mapping[str, Tensor]) -> Float[Tensor, "B D"]:
+    """What an encoder says of the whole image: the class token, or the mean of its patches if it has none."""
+    return out["cls"] if "cls" in out else out["pooled"]

@@ -1,4 +1,4 @@
-"""Sums over the processes of a run; with one process they change nothing."""
+"""Exchange between the processes of a run; with one process nothing changes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,20 @@ def from_first_process(value: Tensor) -> Tensor:
     if _together():
         torch.distributed.broadcast(value, src=0)
     return value
+
+
+def gather_from_processes(value: Tensor) -> list[Tensor]:
+    """The `value` of every process, in their order, without gradients; numbers of rows may differ."""
+    if not _together():
+        return [value]
+    processes = torch.distributed.get_world_size()
+    rows = [torch.zeros(1, dtype=torch.long, device=value.device) for _ in range(processes)]
+    torch.distributed.all_gather(rows, torch.tensor([len(value)], device=value.device))
+    padded = value.new_zeros(max(int(count) for count in rows), *value.shape[1:])
+    padded[: len(value)] = value
+    parts = [torch.empty_like(padded) for _ in range(processes)]
+    torch.distributed.all_gather(parts, padded)
+    return [part[: int(count)] for part, count in zip(parts, rows, strict=True)]
 
 
 def _together() -> bool:

@@ -1,4 +1,5 @@
-"""Losses with their reduction spelled out. Legend: B batch, N tokens, C classes or channels, S image size, D width."""
+"""Losses with their reduction spelled out. Legend: B batch, N tokens, C classes or channels, S image size, D width,
+Q negatives."""
 
 from __future__ import annotations
 
@@ -52,6 +53,26 @@ def code_error(logits: Float[Tensor, "B N C"], codes: Int[Tensor, "B N"]) -> Flo
 def soft_code_error(logits: Float[Tensor, "B N C"], probabilities: Float[Tensor, "B N C"]) -> Float[Tensor, "B N"]:
     """Cross-entropy of each token with a distribution over classes."""
     return -(probabilities * logits.float().log_softmax(dim=-1)).sum(dim=-1)
+
+
+def contrast_error(
+    queries: Float[Tensor, "B ... D"],
+    positives: Float[Tensor, "B ... D"],
+    negatives: Float[Tensor, "Q D"],
+    *,
+    temperature: float,
+) -> Float[Tensor, "B ..."]:
+    """InfoNCE: cross-entropy of telling each query's positive from negatives that all queries share (MoCo Eq. 1).
+
+    Args:
+        queries: of length 1.
+        positives: of length 1, one per query.
+        negatives: of length 1.
+        temperature: cosines are divided by.
+    """
+    alike = (queries.float() * positives.float()).sum(dim=-1, keepdim=True)
+    logits = torch.cat([alike, F.linear(queries.float(), negatives.float()).float()], dim=-1) / temperature
+    return -logits.log_softmax(dim=-1)[..., 0]
 
 
 def spectrum(images: Float[Tensor, "B C S S"]) -> Complex[Tensor, "B C S S"]:

@@ -57,18 +57,20 @@ class MultiCrop:
         side = self.local_patches * encoder.vit.patch_size
         blurred = (1.0, 0.1)
         large = [
-            self._change(
+            change_colours(
                 random_resized_crop(pixels, generator, scale=self.global_scale, flip=self.flip),
                 generator,
+                strength=self.strength,
                 blur=blurred[number],
                 solarized=0.2 * number,
             )
             for number in range(GLOBAL)
         ]
         small = [
-            self._change(
+            change_colours(
                 random_resized_crop(pixels, generator, scale=self.local_scale, flip=self.flip, size=(side, side)),
                 generator,
+                strength=self.strength,
                 blur=0.5,
                 solarized=0.0,
             )
@@ -77,20 +79,30 @@ class MultiCrop:
         none = pixels.new_zeros(0, 3, side, side)
         return (torch.cat(large) - mean) / std, (torch.cat([*small, none]) - mean) / std
 
-    def _change(self, pixels: Tensor, generator: torch.Generator, *, blur: float, solarized: float) -> Tensor:
-        if self.strength == 0:
-            return pixels
-        strength = self.strength
-        jittered = colour_jitter(
-            pixels,
-            generator,
-            brightness=0.4 * strength,
-            contrast=0.4 * strength,
-            saturation=0.2 * strength,
-            hue=0.1 * strength,
-        )
-        chosen = torch.rand(len(pixels), 1, 1, 1, generator=generator) < 0.8
-        pixels = torch.where(chosen.to(pixels.device), jittered, pixels)
-        pixels = grey_scale(pixels, generator, share=0.2 * strength)
-        pixels = gaussian_blur(pixels, generator, share=blur * strength)
-        return solarize(pixels, generator, share=solarized * strength)
+
+def change_colours(
+    pixels: Float[Tensor, "B 3 S S"], generator: torch.Generator, *, strength: float, blur: float, solarized: float
+) -> Float[Tensor, "B 3 S S"]:
+    """The papers' changes of a view, see `MultiCrop`.
+
+    Args:
+        pixels: in [0, 1].
+        generator: a CPU generator.
+        strength: of all of them; with 0 nothing is drawn.
+        blur, solarized: shares of the views at strength 1.
+    """
+    if strength == 0:
+        return pixels
+    jittered = colour_jitter(
+        pixels,
+        generator,
+        brightness=0.4 * strength,
+        contrast=0.4 * strength,
+        saturation=0.2 * strength,
+        hue=0.1 * strength,
+    )
+    chosen = torch.rand(len(pixels), 1, 1, 1, generator=generator) < 0.8
+    pixels = torch.where(chosen.to(pixels.device), jittered, pixels)
+    pixels = grey_scale(pixels, generator, share=0.2 * strength)
+    pixels = gaussian_blur(pixels, generator, share=blur * strength)
+    return solarize(pixels, generator, share=solarized * strength)

@@ -1,0 +1,1 @@
+"""Judging an encoder by what it does with frames: pictures, health, probes."""

@@ -1,0 +1,67 @@
+"""Memory of earlier batches, and the head that fills it. Legend: B samples, D width, H hidden, E outputs, Q size."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from embodied.core.errors import UsageError
+from embodied.models.block import initialize
+from embodied.objectives.parts.distributed import gather_from_processes
+
+
+class Queue(nn.Module):
+    """Vectors of length 1 of earlier steps, the oldest replaced first; at the start they are random (MoCo).
+
+    Args:
+        size: Q.
+        width: E.
+    """
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        if size < 1:
+            raise UsageError(f"queue must be at least 1, got {size}")
+        self.value: Tensor
+        self.place: Tensor
+        self.register_buffer("value", F.normalize(torch.randn(size, width), dim=-1))
+        self.register_buffer("place", torch.tensor(0))
+        self._pending: list[Tensor] = []
+
+    def note(self, vectors: Float[Tensor, "B E"]) -> None:
+        """Keep vectors of length 1 for `update`; in eval mode nothing is kept."""
+        if self.training:
+            self._pending.append(vectors.detach().float())
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Put in what all parts of the batch and all processes noted in this step, in the order of the parts."""
+        shares = [share for part in self._pending for share in gather_from_processes(part)]
+        self._pending = []
+        if not shares:
+            return
+        size = len(self.value)
+        new = torch.cat(shares)[-size:]
+        index = (self.place + torch.arange(len(new), device=new.device)) % size
+        self.value[index] = new
+        self.place.copy_((self.place + len(new)) % size)
+
+
+class ContrastHead(nn.Module):
+    """Linear, ReLU, Linear, and length 1: MoCo v2's projector (arXiv 2003.04297), on single tokens too.
+
+    Args:
+        inputs: D.
+        hidden: H; MoCo v2's 2048 goes with a ResNet-50.
+        outputs: E.
+    """
+
+    def __init__(self, *, inputs: int, hidden: int, outputs: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+        initialize(self.mlp)
+
+    def forward(self, features: Float[Tensor, "B ... D"]) -> Float[Tensor, "B ... E"]:
+        return F.normalize(self.mlp(features).float(), dim=-1)

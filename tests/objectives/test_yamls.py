@@ -1,0 +1,36 @@
+"""Every objective's yaml builds its method, and says what the signature says."""
+
+import inspect
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+from tiny_objectives import teacher, tokenizer
+
+from embodied.encoders.vit import ViTEncoder
+from embodied.objectives.masked.mae import MAE
+from embodied.objectives.self_distillation.dino import DINO
+
+FOLDER = Path(__file__).parents[2] / "embodied" / "conf" / "objective"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+MODULES = {"beit": {"tokenizer": tokenizer}, "distill": {"teacher": teacher}}  # what a yaml leaves to the user
+PASSED_ON = {"ibot": DINO, "tbm": MAE}  # where further arguments go
+TINY = ["encoder.patch_size=8", "encoder.width=32", "encoder.depth=2", "encoder.heads=2"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_builds_its_method_with_the_defaults_of_the_signature(name):
+    size = 32 if name == "beit" else 64  # as its tokenizer; squares of pixio need the larger grid
+    with hydra.initialize_config_module(version_base="1.3", config_module="embodied.conf"):
+        config = hydra.compose("pretrain", [f"objective={name}", f"encoder.image_size={size}", *TINY])
+    given = OmegaConf.to_container(config.objective)
+    kind = get_class(given.pop("_target_"))
+    modules = {key: make() for key, make in MODULES.get(name, {}).items()}
+    kind(ViTEncoder(**config.encoder), **{**given, **modules})
+    signatures = [inspect.signature(each).parameters for each in (PASSED_ON.get(name, kind), kind)]
+    defaults = {key: parameter.default for each in signatures for key, parameter in each.items()}
+    for key, value in given.items():
+        expected = defaults[key]
+        assert value == (list(expected) if isinstance(expected, tuple) else expected), key
