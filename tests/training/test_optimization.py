@@ -61,6 +61,8 @@ def same(first, second):
         ("mae", Recipe(average=0.9, betas=(0.9, 0.99), layer_decay=0.8)),
         ("mae", Recipe(schedule="schedule_free", weight_decay_end=0.2)),
         ("droppos", Recipe(schedule="linear", accumulate=2)),
+        ("densecl", Recipe(accumulate=2)),
+        ("distill", Recipe()),
         ("vq", Recipe(schedule="constant")),
         ("ibot", Recipe(betas=(0.9, 0.999))),
     ],
