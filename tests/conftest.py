@@ -1,6 +1,7 @@
 """Shared by all tests: offline, a cache of their own, one torch thread per process."""
 
 import os
+import sys
 
 import pytest
 
@@ -18,6 +19,8 @@ def pytest_collection_modifyitems(items):
     """Tests marked `sim` are skipped, with the reason, where nothing can render."""
     if not any(item.get_closest_marker("sim") for item in items):
         return
+    if "mujoco" in sys.modules and not os.environ.get("MUJOCO_GL"):
+        raise pytest.UsageError("a test module imports MuJoCo while it is collected, before a GL library is chosen")
     from embodied.core.errors import UserError
     from embodied.envs.gl import select_gl_backend
 
