@@ -24,6 +24,7 @@ from embodied.real_robot.transports.opening import open_transport
 from embodied.real_robot.transports.transport import COMMAND
 
 DOMAIN = 154
+pytestmark = pytest.mark.xdist_group("robots")  # one simulated robot in a domain
 HERE = ("robot=sim", f"options.domain={DOMAIN}")
 START_S = 90.0  # for a process on a busy machine
 ACTION = KeySpec("float32", (4,), names=("hand.x", "hand.y", "hand.z", "gripper"))

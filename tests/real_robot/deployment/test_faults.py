@@ -13,7 +13,7 @@ from robot_policies import save_policy
 from embodied.real_robot.control.cycle import rest_bound_s
 
 pytest.importorskip("cyclonedds")
-pytestmark = [pytest.mark.sim, pytest.mark.slow]
+pytestmark = [pytest.mark.sim, pytest.mark.slow, pytest.mark.xdist_group("robots")]
 BUSY_S = 2.0
 
 

@@ -25,6 +25,7 @@ from embodied.real_robot.transports.transport import COMMAND, SENSOR
 pytest.importorskip("mcap")
 IMAGE = message_type("sensor_msgs/msg/Image")
 DOMAIN = 152
+pytestmark = pytest.mark.xdist_group("robots")
 
 
 def test_everything_of_a_robot_is_recorded():
