@@ -26,9 +26,7 @@ pytest.importorskip("cyclonedds")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("robots"),
-    pytest.mark.skipif(
-        "DDS_PEERS" not in os.environ, reason="set DDS_PEERS=1 where Debian has its DDS libraries"
-    ),
+    pytest.mark.skipif("DDS_PEERS" not in os.environ, reason="set DDS_PEERS=1 where Debian has its DDS libraries"),
 ]
 HERE = Path(__file__).parent
 SAME = QoS(reliable=True, depth=100)
