@@ -23,8 +23,7 @@ from embodied.real_robot.simulator.episodes import EpisodeClient
 from embodied.real_robot.transports.opening import open_transport
 from embodied.real_robot.transports.transport import COMMAND
 
-DOMAIN = 154
-pytestmark = pytest.mark.xdist_group("robots")  # one simulated robot in a domain
+DOMAIN = 190 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])  # a worker has a simulated robot of its own
 HERE = ("robot=sim", f"options.domain={DOMAIN}")
 START_S = 90.0  # for a process on a busy machine
 ACTION = KeySpec("float32", (4,), names=("hand.x", "hand.y", "hand.z", "gripper"))
