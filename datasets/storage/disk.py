@@ -55,6 +55,16 @@ class FileLock:
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         return True
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the path still names the file that is locked: a holder may have deleted it meanwhile."""
+        if self._descriptor is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
     def release(self) -> None:
         """Give the lock back; without effect when it is not held."""
         if self._descriptor is not None:

@@ -128,8 +128,7 @@ def local_staging(folder: Path | None = None) -> Iterator[Path]:
     name = uuid.uuid4().hex[:12]
     mine, owner = root / name, FileLock(root / f"{name}.lock")
     with disk_errors(root, "making a temporary folder"):
-        entrance = FileLock(root / ".lock")
-        entrance.acquire()
+        entrance = _enter(root)
         try:
             _delete_orphans(root)
             owner.acquire()
@@ -145,14 +144,26 @@ def local_staging(folder: Path | None = None) -> Iterator[Path]:
         _delete_empty(root)
 
 
+def _enter(root: Path) -> FileLock:
+    """The lock of a folder of temporary folders, which `_delete_empty` may delete at any moment before it is held."""
+    while True:
+        entrance = FileLock(root / ".lock")
+        with suppress(FileNotFoundError):  # deleted after it was made
+            entrance.acquire()
+            if entrance.in_place:
+                return entrance
+            entrance.release()  # deleted while we waited
+
+
 def _delete_empty(root: Path) -> None:
     """Leave nothing beside a store when nobody is writing to it."""
     entrance = FileLock(root / ".lock")
-    if not root.is_dir() or not entrance.acquire(wait=False):
-        return
+    with suppress(FileNotFoundError):  # another was faster, here and below
+        if not root.is_dir() or not entrance.acquire(wait=False):
+            return
     try:
-        with suppress(FileNotFoundError):  # another process was faster
-            if [path.name for path in root.iterdir()] == [entrance.path.name]:
+        with suppress(FileNotFoundError):
+            if entrance.in_place and [path.name for path in root.iterdir()] == [entrance.path.name]:
                 shutil.rmtree(root, ignore_errors=True)
     finally:
         entrance.release()

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -230,6 +231,20 @@ def test_a_staging_folder_lasts_as_long_as_its_block(tmp_path):
         (one / "data").write_bytes(b"x")
     assert not one.exists() and not two.exists()
     assert list(tmp_path.iterdir()) == []  # nothing stays beside a store
+
+
+def test_staging_folders_come_and_go_beside_each_other(tmp_path):
+    """The last to leave deletes what holds them, while the next enters."""
+
+    def come_and_go(number):
+        for _ in range(200):
+            with local_staging(tmp_path / "staging") as mine:
+                (mine / "data").write_bytes(b"x")
+        return number
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(come_and_go, range(8))) == list(range(8))
+    assert list(tmp_path.iterdir()) == []
 
 
 STAGE = """

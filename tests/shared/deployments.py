@@ -26,7 +26,7 @@ NS = 1_000_000_000
 ROOT = Path(embodied.__file__).resolve().parents[1]
 _PATIENT = {
     "policy_hz": 5, "command_hz": 50, "deadline_s": 5.0, "heartbeat_s": 1.0, "chunk_s": 2.0, "camera_s": 1.5,
-    "joint_state_s": 0.75, "source_s": 0.7,
+    "joint_state_s": 0.75, "source_s": 0.7, "enable_s": 2.0,
 }  # fmt: skip
 PATIENCE_S = 120.0  # for processes to start on a busy machine
 
