@@ -1,9 +1,10 @@
 """Controllers on frozen features beside the usual ways, both sides in one run; prints times and ratios.
 
-python benchmarks/controllers.py                  # cloning, PPO, memory of the rollout buffer: four minutes at most
-python benchmarks/controllers.py cloning          # or ppo
+python benchmarks/controllers.py                  # cloning, chunks, PPO, memory of the rollout buffer: five minutes
+python benchmarks/controllers.py cloning          # or chunks, or ppo
 
 Cloning: an epoch from the feature cache, and one that encodes every frame of every step, as robomimic and LeRobot do.
+Chunks: episodes of policies that execute several actions of a plan, where frames that no plan will see are not rendered.
 PPO: features stored in the rollout buffer, and frames stored with the frozen encoder in stable-baselines3's features
 extractor; the same environments, encoder, network, hyper-parameters and seeds. One iteration each, after a warm-up.
 """
@@ -25,14 +26,16 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from embodied.core.protocols import INPUTS, STATE, image_key
+from embodied.core.reporting import SilentReporter
 from embodied.datasets.loading.demonstrations import Demonstrations
 from embodied.encoders.load import load_encoder
-from embodied.envs.vector import make_vector_env
+from embodied.envs.vector import make_vector_env, reset_slots
 from embodied.policies.bc import BCPolicy
 from embodied.policies.rl.frozen_features import FrozenFeatures
 from embodied.policies.rl.networks import ProjectedFeatures
 from embodied.policies.rl.ppo import PPOAgent
 from embodied.policies.rl.vec_env import SlotVecEnv
+from embodied.training.evaluate import evaluate
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CAMERA, SIDE = "corner4", 128
@@ -129,6 +132,57 @@ def cloning() -> dict[str, float]:
     }
 
 
+def chunks() -> dict[str, float]:
+    """Seconds per episode of policies that execute chunks, untrained; the same outcomes are asserted."""
+    encoder = load_encoder("default").to(DEVICE)
+    found: dict[str, float] = {}
+    for head in ("flow", "diffusion"):
+        policy = BCPolicy(
+            encoder,
+            camera=CAMERA,
+            proprioception_dim=4,
+            action_dim=4,
+            feature_shape=(encoder.width,),
+            head=head,
+            action_space={"low": [-1.0] * 4, "high": [1.0] * 4},
+        )
+        policy.to(DEVICE).eval()
+        with closing(make_vector_env({**ENV, "render": "lean+", "horizon": 100}, num_envs=2, workers=0)) as environment:
+            sides = {"looks": environment, "always": AlwaysLooking(environment)}
+            seconds: dict[str, list[float]] = {name: [] for name in sides}
+            for number in range(4):  # the first of each is a warm-up
+                outcomes = []
+                for name, side in sides.items():
+                    started = perf_counter()
+                    seeds = [2 * number, 2 * number + 1]
+                    run = evaluate(policy, side, reset_slots, seeds, device=DEVICE, reporter=SilentReporter())
+                    outcomes.append(run)
+                    seconds[name].append((perf_counter() - started) / len(seeds))
+                assert outcomes[0] == outcomes[1], outcomes
+        sparing, usual = (float(np.median(seconds[name][1:])) for name in sides)
+        found |= {
+            f"chunks, {head}: rendering what is looked at, s": sparing,
+            f"chunks, {head}: rendering every step, s": usual,
+            f"chunks, {head}: ratio": usual / sparing,
+        }
+    return found
+
+
+class AlwaysLooking:
+    """The same environment without a way to say that nobody looks."""
+
+    def __init__(self, environment: Any) -> None:
+        self._environment = environment
+        self.num_envs, self.single_action_space = environment.num_envs, environment.single_action_space
+
+    def reset(self, **arguments: Any) -> Any:
+        self._environment.look(np.ones(self.num_envs, np.bool_))
+        return self._environment.reset(**arguments)
+
+    def step(self, actions: np.ndarray) -> Any:
+        return self._environment.step(actions)
+
+
 def ppo() -> dict[str, float]:
     """Environment steps per second of one iteration of PPO, rollout and updates, and bytes of the rollout buffer."""
     encoder = load_encoder("default").to(DEVICE)
@@ -185,10 +239,10 @@ def encoder_inside(agent: PPOAgent, environments: VecEnv, network: dict[str, Any
 
 
 def main() -> None:
-    chosen = sys.argv[1:] or ["cloning", "ppo"]
+    chosen = sys.argv[1:] or ["cloning", "chunks", "ppo"]
     found: dict[str, float] = {}
     for name in chosen:
-        found |= {"cloning": cloning, "ppo": ppo}[name]()
+        found |= {"cloning": cloning, "chunks": chunks, "ppo": ppo}[name]()
     for name, value in found.items():
         print(f"{name:<48}{value:>12.4g}")
     target = Path("docs/results/controllers.json")

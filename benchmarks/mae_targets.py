@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from embodied.cli.pretrain import expand
+from embodied.cli.pretrain_settings import expand
 from embodied.core.files import cache_folder
 from embodied.core.protocols import ENVIRONMENT_STATE
 from embodied.core.reporting import SilentReporter

@@ -16,9 +16,17 @@ Rows = Mapping[str, Any]  # what `row_space` says, as arrays [N, ...] of all slo
 
 
 def row_space(observation: gymnasium.Space[Any], action: gymnasium.Space[Any]) -> DictSpace:
-    """What a step of one slot reads and writes; `over`: terminated, truncated."""
+    """What a step of one slot reads and writes; `look`: see `TaskEnv.looking`; `over`: terminated, truncated."""
     reward = Box(-np.inf, np.inf, (), np.float64)
-    return DictSpace({"observation": observation, "action": action, "reward": reward, "over": MultiBinary(2)})
+    return DictSpace(
+        {
+            "observation": observation,
+            "action": action,
+            "look": MultiBinary(1),
+            "reward": reward,
+            "over": MultiBinary(2),
+        }
+    )
 
 
 class SlotGroup:
@@ -72,6 +80,8 @@ class SlotGroup:
         """Step every slot by its row's action."""
         rows, infos = self._rows, {}
         for slot, env in self._each():
+            if hasattr(env.unwrapped, "looking"):
+                env.unwrapped.looking = bool(rows["look"][slot, 0])
             action = rows["action"][slot].copy()  # the row is overwritten, and an environment may keep its action
             observation, reward, terminated, truncated, infos[slot] = self._advance(slot, env, action)
             _write(rows["observation"], slot, observation)

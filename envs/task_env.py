@@ -36,6 +36,10 @@ class TaskEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 
     The same seed gives the same trajectory in any process and after any other episodes.
 
+    Attributes:
+        looking: False lets `step` leave out the rendering, which costs most of it, for somebody who will not look: the
+            frames stay those of the moment before. It has no effect with a history, of which later steps show more.
+
     Args:
         suite: see `registry.suite_names`.
         task, camera: of the suite; None takes its default. Several cameras are rendered from one GL context.
@@ -113,6 +117,7 @@ class TaskEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self._moments: deque[dict[str, np.ndarray]] = deque(maxlen=history)
         self._steps = 0
         self._succeeded = self._over = False
+        self.looking = True
         self.action_space = Box(task_spec.action_low, task_spec.action_high, dtype=np.float32)
         self.observation_space: gymnasium.Space[Any] = DictSpace(self._spaces())
 
@@ -146,7 +151,7 @@ class TaskEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self._steps = 0
         self._succeeded = self._over = False
         self._moments.clear()
-        return self._observation(), {"success": False, "success_once": False, "score": 0.0}
+        return self._observation(look=True), {"success": False, "success_once": False, "score": 0.0}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         wanted = self._checked(action)
@@ -162,7 +167,7 @@ class TaskEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         truncated = not terminated and self._steps >= self.horizon
         score = float(progress.success) if progress.score is None else progress.score
         info = {"success": progress.success, "success_once": self._succeeded, "score": score}
-        return self._observation(), reward, terminated, truncated, info
+        return self._observation(look=self.looking or self._history > 1), reward, terminated, truncated, info
 
     def render(self) -> np.ndarray | None:
         """The first camera's frame, uint8 [S, S, 3]; None without a render mode."""
@@ -187,11 +192,12 @@ class TaskEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
             )
         return np.clip(wanted, low, high)
 
-    def _observation(self) -> dict[str, np.ndarray]:
+    def _observation(self, *, look: bool) -> dict[str, np.ndarray]:
         state, environment_state = self.simulation.observe()
         moment = {STATE: state} if self.spec_of_task.state else {}
         if self.images:
-            moment.update({image_key(camera): self._frame(camera) for camera in self.cameras})
+            for key, camera in zip(map(image_key, self.cameras), self.cameras, strict=True):
+                moment[key] = self._frame(camera) if look else self._moments[-1][key]
         self._moments.append(moment)
         observation = moment
         if self._history > 1:

@@ -91,6 +91,7 @@ class WorkerVectorEnv(VectorEnv[Any, Any, Any]):
         space = row_space(env.observation_space, env.action_space)
         memory = create_shared_memory(space, n=self.num_envs, ctx=multiprocessing.get_context("spawn"))  # type: ignore[arg-type]
         self._rows: Any = read_from_shared_memory(space, memory, n=self.num_envs)
+        self._rows["look"][:] = True
         return space, memory
 
     def reset(
@@ -118,6 +119,11 @@ class WorkerVectorEnv(VectorEnv[Any, Any, Any]):
         """Step all slots; actions [N, ...]."""
         self.step_async(actions)
         return self.step_wait()
+
+    def look(self, slots: np.ndarray) -> None:
+        """Say in which slots, bool [N], steps from now on have to show new frames, see `TaskEnv.looking`."""
+        self._check_idle()
+        self._rows["look"][:, 0] = slots
 
     def step_async(self, actions: Any) -> None:
         """Begin a step; `step_wait` has to follow."""

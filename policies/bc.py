@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from embodied.core.errors import UsageError
 from embodied.core.protocols import ACTION, FEATURES, INPUTS, INSTRUCTION, PAD_MASK, STATE, TextEncoder
 from embodied.encoders.modality import input_keys
+from embodied.encoders.sensorimotor import frame_encoder
 from embodied.encoders.text.instructions import Instructions
 from embodied.policies.action_space import ActionNormalizer, ActionSpace, Kind, action_kind
 from embodied.policies.assembly import HEADS, assemble
 from embodied.policies.chunk_execution import episode_keys
 from embodied.policies.controller import Controller, build_controller
 from embodied.policies.heads.ema import EMA
-from embodied.policies.planning import act_on, initial_plans
+from embodied.policies.necks.sequence import SequenceNeck, sequence_neck
+from embodied.policies.planning import act_on, initial_plans, looks
 from embodied.policies.tuning import Tune, tuned_copy
 
 __all__ = ["HEADS", "BCPolicy"]
@@ -49,7 +51,7 @@ class BCPolicy(nn.Module):
         actions: see `ActionNormalizer`; None: `minmax` for heads with bounded actions, `zscore` for others.
         action_space: `ActionSpace.record` of the environment.
         action_mask: True = this robot has the dimension, [A]; None: it has all.
-        tune, tune_rank, tune_layers: see `tuning.tuned_copy`.
+        tune, tune_rank, tune_layers: see `tuning.tuned_copy`; with `neck=sequence` of a sequence encoder's transformer.
     """
 
     def __init__(
@@ -99,12 +101,28 @@ class BCPolicy(nn.Module):
         self.feature_shape = tuple(feature_shape)
         # Not one of the modules: it is neither trained nor saved, and instructions are few.
         self.instructions = None if text_encoder is None else Instructions(text_encoder)
+        recalling = self.assembly.neck == "sequence"
+        neck_module = None
+        if recalling:
+            neck_module = sequence_neck(
+                encoder,
+                cameras=self.cameras,
+                state_dim=proprioception_dim,
+                action_dim=action_dim,
+                history=self.assembly.history,
+                tune=tune,
+                tune_rank=tune_rank,
+                tune_layers=tune_layers,
+                options=neck_options or {},
+            )
+            tune = "frozen"  # of the image encoder
+        encoder = frame_encoder(encoder)
         self.controller = build_controller(
             self.assembly,
             feature_shape=self.feature_shape,
             grid=getattr(encoder, "grid", None),
             action_dim=action_dim,
-            proprioception_dim=proprioception_dim,
+            proprioception_dim=0 if recalling else proprioception_dim,
             proprioception_width=proprioception_width,
             text_width=None if self.instructions is None else self.instructions.width,
             instruction_width=instruction_width,
@@ -113,6 +131,7 @@ class BCPolicy(nn.Module):
             bottleneck=bottleneck,
             head_options=head_options or {},
             neck_options=neck_options or {},
+            ready_neck=neck_module,
         )
         self.normalizer = ActionNormalizer(
             action_dim=action_dim,
@@ -133,6 +152,17 @@ class BCPolicy(nn.Module):
     def history(self) -> int:
         """T."""
         return self.assembly.history
+
+    @property
+    def recalls(self) -> bool:
+        """Whether it looks back at its own actions: through a sequence encoder."""
+        return isinstance(self.controller.neck, SequenceNeck)
+
+    @property
+    def state_width(self) -> int:
+        """Values of a moment beside its features: proprioception, or with a sequence encoder a memory."""
+        neck = self.controller.neck
+        return neck.memory_dim if isinstance(neck, SequenceNeck) else self.proprioception_dim
 
     @property
     def acting(self) -> Controller:
@@ -228,6 +258,10 @@ class BCPolicy(nn.Module):
         Noise depends on how the episode began and on the step: the same episode, the same actions.
         """
         return act_on(self, carry, observation)
+
+    def looks(self, carry: dict[str, Tensor]) -> Tensor:
+        """Whether the next `act` with this carry looks at what cameras show, bool [B]: not while a plan is executed."""
+        return looks(self, carry)
 
     def noise_keys(self, observation: Mapping[str, Tensor]) -> Tensor:
         """What tells the episodes apart that begin with this observation, int64 [B]."""

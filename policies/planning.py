@@ -5,7 +5,8 @@ A carry is a dict of tensors with a row per episode, and zero at its start but f
     started     bool [B]            whether the episode has had a step
     step, key   int64 [B]           which step it is; what its noise is drawn from
     features    [B, T-1, ...]       the moments before the present one, oldest first
-    states      [B, T-1, P]
+    states      [B, T-1, P]; with a sequence encoder memories, see `necks.sequence.recall`
+    acted       [B, A]              the last action, with a sequence encoder
     instruction [B, E]              its embedding, of a policy that follows instructions
     queue, left                     `chunk_execution.ChunkQueue`
     total, weight, number           `temporal_ensemble.EnsembleCarry`, with temporal ensembling
@@ -28,6 +29,7 @@ from embodied.core.protocols import INSTRUCTION, STATE
 from embodied.policies.chunk_execution import ChunkQueue, advance, episode_noise, initial_queue, refill
 from embodied.policies.heads.rnn_gmm import RNNCarry, RNNGMMHead
 from embodied.policies.heads.temporal_ensemble import EnsembleCarry, ensemble, initial_ensemble
+from embodied.policies.necks.sequence import recall
 
 if TYPE_CHECKING:
     from embodied.encoders.text.instructions import Instructions
@@ -45,8 +47,10 @@ def initial_plans(policy: BCPolicy, batch_size: int, instructions: Sequence[str]
         "step": torch.zeros(batch_size, dtype=torch.int64, device=like.device),
         "key": torch.zeros(batch_size, dtype=torch.int64, device=like.device),
         "features": like.new_zeros(batch_size, past, *policy.feature_shape),
-        "states": like.new_zeros(batch_size, past, policy.proprioception_dim),
+        "states": like.new_zeros(batch_size, past, policy.state_width),
     }
+    if policy.recalls:
+        carry["acted"] = like.new_zeros(batch_size, policy.action_dim)
     if policy.instructions is not None:
         carry[INSTRUCTION] = _instructed(policy.instructions, batch_size, instructions).to(like.device)
     if made.recurrent:
@@ -76,7 +80,7 @@ def act_on(policy: BCPolicy, carry: Carry, observation: Mapping[str, Tensor]) ->
     due = every
     if not made.recurrent and made.ensemble is None:
         due = (carry["left"] == 0).nonzero().flatten()
-    seen = every if made.history > 1 and not made.recurrent else due  # without history only planning needs to look
+    seen = looks(policy, carry).nonzero().flatten()
     features = states = None
     if len(seen):
         features, states, carry = _look(policy, carry, observation, seen)
@@ -90,13 +94,23 @@ def act_on(policy: BCPolicy, carry: Carry, observation: Mapping[str, Tensor]) ->
     else:
         queue = ChunkQueue(carry["queue"], carry["left"])
         if len(due):
-            chosen = slice(None) if seen is due else due
+            chosen = torch.isin(seen, due)
             assert features is not None and states is not None
             chunk = _plan(policy, carry, features[chosen], states[chosen], due)
             queue = refill(queue, due, chunk, execute=made.execute)
         queue, plan = advance(queue)
         carry = carry | {"queue": queue.actions, "left": queue.left}
+    if policy.recalls:
+        carry = carry | {"acted": policy.normalizer.within_bounds(plan[:, 0])}
     return carry | {"started": torch.ones_like(carry["started"]), "step": carry["step"] + 1}, plan
+
+
+def looks(policy: BCPolicy, carry: Carry) -> Tensor:
+    """Whether the next `act` looks, bool [B]: not at moments that no plan's window will show."""
+    made = policy.assembly
+    if made.recurrent or made.ensemble is not None:
+        return torch.ones_like(carry["started"])
+    return carry["left"] < made.history
 
 
 def _begin(policy: BCPolicy, carry: Carry, observation: Mapping[str, Tensor]) -> Carry:
@@ -111,19 +125,22 @@ def _begin(policy: BCPolicy, carry: Carry, observation: Mapping[str, Tensor]) ->
 def _look(
     policy: BCPolicy, carry: Carry, observation: Mapping[str, Tensor], rows: Tensor
 ) -> tuple[Tensor, Tensor, Carry]:
-    """Windows of features [R, T, ...] and states [R, T, P] of some rows (all, with history), and the carry after."""
+    """Windows of features [R, T, ...] and states [R, T, P] of some rows, and the carry after."""
     whole = len(rows) == len(carry["started"])
     shown = observation if whole else {name: tensor[rows] for name, tensor in observation.items()}
     features = policy.see(shown)[:, None]  # (R, 1, ...)
-    state = shown[STATE][:, None] if policy.proprioception_dim else features.new_zeros(len(features), 1, 0)
+    state = shown[STATE] if policy.proprioception_dim else features.new_zeros(len(features), 0)
+    if policy.recalls:
+        state = recall(state, carry["acted"][rows], carry["step"][rows])
+    state = state[:, None]  # (R, 1, P)
     if not carry["features"].shape[1]:
         return features, state, carry
     windows = {}
     for name, present in (("features", features), ("states", state)):
-        started = carry["started"].view(-1, *[1] * (present.ndim - 1))
-        past = torch.where(started, carry[name], present.expand_as(carry[name]))
-        windows[name] = torch.cat([past, present], dim=1)  # (B, T, ...)
-    later = {name: window[:, 1:] for name, window in windows.items()}
+        started = carry["started"][rows].view(-1, *[1] * (present.ndim - 1))
+        past = carry[name][rows]
+        windows[name] = torch.cat([torch.where(started, past, present.expand_as(past)), present], dim=1)  # (R, T, ...)
+    later = {name: carry[name].index_copy(0, rows, window[:, 1:]) for name, window in windows.items()}
     return windows["features"], windows["states"], carry | later
 
 

@@ -41,6 +41,14 @@ class InstructedPolicy(Policy, Protocol):
         ...
 
 
+class SparingPolicy(Policy, Protocol):
+    """A policy that does not look at every step."""
+
+    def looks(self, carry: Carry) -> Tensor:
+        """Whether the next `act` with this carry looks at what cameras show, bool [B]."""
+        ...
+
+
 class ReadInstructions(Protocol):
     """What is to be done in each slot, asked whenever episodes have started."""
 
@@ -191,6 +199,14 @@ class LaneRun:
     def acted(self, carry: Carry) -> None:
         self._carry = carry
 
+    def looks(self) -> np.ndarray:
+        """Which slots, bool, have to show what cameras see after this step."""
+        there = np.array([slot is not None for slot in self._slots])
+        if self._recorder.key is not None or not hasattr(self.lane.policy, "looks"):
+            return there
+        looks = cast(SparingPolicy, self.lane.policy).looks(self._carry)
+        return there & looks.cpu().numpy()
+
     def take(self, rewards: np.ndarray, ended: np.ndarray, infos: Mapping[str, np.ndarray]) -> Iterator[Outcome]:
         """Count a step of all slots; gives the episodes that it ended."""
         for index, slot in enumerate(self._slots):
@@ -238,7 +254,8 @@ def run_lanes(
 
     Args:
         runs: whose slots follow each other and are all of the environment's.
-        environment: at rest in slots whose episode is over.
+        environment: at rest in slots whose episode is over. One with a method `look`, as `WorkerVectorEnv` has, is told
+            in which slots nobody will look.
         reset_slots: see `ResetSlots`.
         device: where observations are put.
         act: for all lanes that have episodes going on.
@@ -256,10 +273,14 @@ def run_lanes(
         if not active:
             return
         actions = np.zeros((environment.num_envs, *space.shape), np.float32)
+        looks = np.zeros(environment.num_envs, np.bool_)
         turns = [run.turn(observation, device) for run in active]
         for run, (carry, chunk) in zip(active, act(turns), strict=True):
             run.acted(carry)
             actions[run.rows] = np.clip(chunk[:, 0].cpu().numpy().astype(np.float32), space.low, space.high)
+            looks[run.rows] = run.looks()
+        if hasattr(environment, "look"):
+            environment.look(looks)
         observation, rewards, terminated, truncated, infos = environment.step(actions)
         for run in active:
             yield from run.take(rewards, np.logical_or(terminated, truncated), infos)

@@ -77,7 +77,7 @@ def test_observation_contract(env):
 def test_no_object_state_leaks_into_proprioception(env):
     env.reset(seed=0)
     simulator = env.simulation.library
-    before = env._observation()
+    before = env._observation(look=True)
     import mujoco
 
     free = int(np.flatnonzero(simulator.model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)[0])  # the hammer's
@@ -85,7 +85,7 @@ def test_no_object_state_leaks_into_proprioception(env):
     simulator.data.qpos[place : place + 3] += [0.05, 0.05, 0.1]
     mujoco.mj_forward(simulator.model, simulator.data)
     env.simulation._observation = simulator._get_obs()
-    after = env._observation()
+    after = env._observation(look=True)
     assert np.array_equal(before[STATE], after[STATE])
     assert not np.array_equal(before[ENVIRONMENT_STATE], after[ENVIRONMENT_STATE])
     assert not np.array_equal(before[IMAGE], after[IMAGE])

@@ -237,3 +237,26 @@ def test_every_suite_describes_itself():
         assert suite.default_camera in suite.cameras
         assert all(len(text.split()) >= 2 for text in suite.instructions.values())
         assert all(set(tasks) <= set(suite.instructions) for tasks in suite.protocols.values())
+
+
+def test_who_does_not_look_sees_the_frames_of_before(make):
+    env = make(camera=["top", "side"])
+    before, _ = env.reset(seed=3)
+    env.looking = False
+    after = env.step(np.array([0.5, 0], np.float32))[0]
+    for camera in ("top", "side"):
+        key = f"observation.images.{camera}"
+        assert np.array_equal(after[key], before[key])
+    assert after["observation.state"] != before["observation.state"]
+    env.looking = True
+    assert not np.array_equal(env.step(np.zeros(2, np.float32))[0][key], before[key])
+    env.looking = False
+    assert np.array_equal(env.reset(seed=3)[0][key], before[key])  # the start of an episode is seen anyway
+
+
+def test_a_history_is_seen_whole(make):
+    env = make(history=2)
+    env.reset(seed=3)
+    env.looking = False
+    frames = env.step(np.array([0.5, 0], np.float32))[0]["observation.images.top"]
+    assert not np.array_equal(frames[0], frames[1])

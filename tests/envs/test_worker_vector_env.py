@@ -295,3 +295,27 @@ def test_every_worker_gets_its_gpu():
 class DeviceOf:
     def __call__(self):
         return os.environ.get("MUJOCO_EGL_DEVICE_ID")
+
+
+class Camera(Counter):
+    """Shows whether it was asked to look."""
+
+    looking = True
+
+    def step(self, action):
+        observation, *rest = super().step(action)
+        return observation + 10 * self.looking, *rest
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_slot_looks_when_told_to(workers):
+    environment = WorkerVectorEnv(
+        Camera, num_envs=3, gl_devices=[None] * workers, task="looking", autoreset=AUTORESETS["disabled"]
+    )
+    with closing(environment):
+        environment.reset(seed=0)
+        actions = np.zeros((3, 1), np.float32)
+        assert environment.step(actions)[0][:, 0].tolist() == [11, 11, 11]
+        environment.look(np.array([True, False, True]))
+        for step in (2, 3):
+            assert environment.step(actions)[0][:, 0].tolist() == [10 + step, step, 10 + step]

@@ -104,6 +104,40 @@ def test_a_chunk_is_executed_before_the_next_plan(head):
     assert not torch.equal(chunks[3][:, 0], chunks[2][:, 1])
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"head": "flow", "history": 1, "chunk": 8, "execute": 3}, [True, False, False, True, False, False, True]),
+        ({"head": "flow", "history": 2, "chunk": 8, "execute": 3}, [True, False, True, True, False, True, True]),
+        ({"head": "flow", "history": 3, "chunk": 8, "execute": 3}, [True] * 7),
+        ({"head": "act", "history": 1, "chunk": 8, "ensemble": 0.01}, [True] * 7),
+        ({"head": "rnn_gmm"}, [True] * 7),
+        ({"head": "mlp"}, [True] * 7),
+    ],
+)
+def test_what_it_does_not_look_at_changes_nothing(options, expected):
+    options = dict(options)
+    policy = make_policy(options.pop("head"), **options).eval()
+    observations = make_observations(7)
+    _, chunks = rollout(policy, observations)
+    carry = policy.initial(2)
+    for observation, looks, chunk in zip(observations, expected, chunks, strict=True):
+        assert policy.looks(carry).tolist() == [looks, looks]
+        if not looks:
+            observation = {
+                name: torch.zeros_like(tensor) if "images" in name else tensor for name, tensor in observation.items()
+            }
+        carry, found = policy.act(carry, observation)
+        assert torch.equal(found, chunk)
+
+
+def test_a_plan_rests_on_the_moments_before_it_though_not_on_all():
+    policy = make_policy("act", history=2, chunk=8, execute=5, ensemble=False).eval()
+    observations = make_observations(6)
+    _, chunks = rollout(policy, observations)
+    torch.testing.assert_close(chunks[5], policy.predict(*window(policy, observations, 5)))
+
+
 def test_each_environment_plans_at_a_step_of_its_own():
     policy = make_policy("flow", history=1, chunk=8, execute=3).eval()
     observations = make_observations(6)

@@ -131,3 +131,44 @@ def test_lanes_give_what_each_policy_gives_alone():
         assert [o.frames is None for o in outcomes] == [o.frames is None for o in alone]
     assert [len(outcomes) for outcomes in found] == [2, 5, 2]
     assert (environment.actions[-1][0] == 0).all()  # nobody acts where the lane is over
+
+
+class SparingEnvironments(CountingEnvironments):
+    """Slots in which nobody looks show a frame of 255."""
+
+    def __init__(self, num_envs):
+        super().__init__(num_envs)
+        self.looks, self.shown = np.ones(num_envs, bool), []
+
+    def look(self, slots):
+        self.looks = slots.copy()
+
+    def step(self, actions):
+        observation, *rest = super().step(actions)
+        self.shown.append(self.looks)
+        observation["frame"][~self.looks] = 255
+        return observation, *rest
+
+
+class SparingPolicy(RememberingPolicy):
+    """Looks at every third step of an episode."""
+
+    def looks(self, carry):
+        return carry["acted"][:, 0] % 3 == 0
+
+    def act(self, carry, observation):
+        looking = self.looks(carry)
+        assert (observation["frame"][looking] < 255).all()
+        return super().act(carry, observation)
+
+
+def test_nothing_is_shown_to_a_policy_that_will_not_look():
+    seeds, options = [4, 1, 6, 3], {"device": torch.device("cpu"), "reporter": SilentReporter()}
+    environment = SparingEnvironments(2)
+    outcomes = evaluate(SparingPolicy(), environment, reset_slots, seeds, **options)
+    assert outcomes == run(2, seeds)[1]
+    steps = sum(seeds)
+    # of a slot's first episode, steps 3, 6, ... are followed by a look; where an episode ends, nobody has one more
+    assert sum(shown.sum() for shown in environment.shown) < steps / 2
+    evaluate(SparingPolicy(), environment, reset_slots, seeds, record_key="frame", **options)
+    assert sum(shown.sum() for shown in environment.shown[-6:]) > steps / 2  # who films looks all the time
