@@ -78,7 +78,7 @@ def run_command_loop(
             if not ends and stop():
                 ends = now + round(robot.stopping_s * _NS) + period_ns
             allowed = live() if callable(live) else live
-            output = loop.step(now, now - deadline, live=allowed and not ends)
+            output = loop.step(now, deadline, live=allowed and not ends)
             if after_cycle is not None:
                 after_cycle(loop.carry, output)
             if ends and (now >= ends or loop.at_rest()):
@@ -105,19 +105,20 @@ class _Loop:
         self._status = transport.advertise(robot.status.name, robot.status.type, LATCHED)
         self._text = message_type(robot.status.type)
         self._intake = Intake(robot, transport)
+        self._clock = transport.clock
         self._status_every = max(1, round(robot.command_hz / robot.status_hz))
         self._lateness = Lateness()
         self._presses = self._resets = 0
         self.carry = initial(self._settings)
 
-    def step(self, now_ns: int, late_ns: int, *, live: bool) -> Output:
+    def step(self, now_ns: int, deadline_ns: int, *, live: bool) -> Output:
         """One cycle: look, decide, publish, report."""
-        inputs = self._inputs(now_ns, late_ns, live=live)
+        inputs = self._inputs(now_ns, deadline_ns, live=live)
         before = self.carry.mode
         self.carry, output = cycle(self._settings, self.carry, inputs)
         if output.motion is not None:
             self._publisher.publish(output.motion, shadow=output.shadow)
-        self._lateness.add(late_ns)
+        self._lateness.add(inputs.late_ns)
         if self.carry.mode is not before:
             level = logging.ERROR if self.carry.mode is Mode.FAULT else logging.INFO
             _logger.log(level, "%s -> %s: %s", before.value, self.carry.mode.value, self.carry.reason)
@@ -139,23 +140,26 @@ class _Loop:
         longest = lateness.longest_ns / 1e6
         return LoopReport(lateness.count, self.carry.mode, self.carry.reason, p50, p99, p999, longest, refused)
 
-    def _inputs(self, now_ns: int, late_ns: int, *, live: bool) -> Inputs:
-        intake, beat = self._intake, self._mailbox.read_heartbeat()
+    def _inputs(self, now_ns: int, deadline_ns: int, *, live: bool) -> Inputs:
+        intake, beat, chunk = self._intake, self._mailbox.read_heartbeat(), self._mailbox.read_chunk()
         pose, presses, resets = intake.pose, intake.presses, intake.resets
         pressed, reset = presses != self._presses, resets != self._resets
         self._presses, self._resets = presses, resets
+        enable, stop = intake.enable, intake.stop
         has_joints = self._settings.robot.joint_states is not None
+        # The clock comes last: held up in between, this process would take what it read for stamps of the future.
+        now_ns = max(now_ns, self._clock.now())
         return Inputs(
             now_ns=now_ns,
-            late_ns=late_ns,
+            late_ns=now_ns - deadline_ns,
             measured=None if pose is None else pose.measured,
             joint_state=(pose.sensor if pose else Sensor()) if has_joints else None,
             cameras=beat.cameras if beat else {name: Sensor() for name in self._settings.robot.cameras},
-            chunk=self._mailbox.read_chunk(),
+            chunk=chunk,
             heartbeat_ns=beat.beat_ns if beat else NEVER,
-            enabled=intake.enable.on,
-            enable_ns=intake.enable.received_ns,
-            estop=intake.stop.on or pressed,
+            enabled=enable.on,
+            enable_ns=enable.received_ns,
+            estop=stop.on or pressed,
             reset=reset,
             live=live,
         )

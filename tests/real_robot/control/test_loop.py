@@ -200,6 +200,26 @@ def test_a_loop_that_stalls_is_a_fault_and_goes_on_from_rest(tmp_path):
     assert report.late_max_ms == pytest.approx(200, abs=15)
 
 
+@pytest.mark.parametrize(("held_up_s", "mode"), [(0.04, "active"), (0.2, "fault")])
+def test_who_is_held_up_while_it_reads_was_late_and_saw_nothing_of_the_future(tmp_path, held_up_s, mode):
+    deployment = moving(toy_robot(), tmp_path)
+    read, done = deployment.mailbox.read_heartbeat, []
+
+    def read_late():
+        if deployment.now_s >= 1.5 and not done:
+            done.append(deployment.now_s)
+            deployment.transport.advance(held_up_s)
+            deployment._send()  # meanwhile the others went on
+        return read()
+
+    deployment.mailbox.read_heartbeat = read_late
+    report = deployment.run(2.5, enable_after(deployment, 0.2))
+    assert deployment.mode_at(2.4) == mode
+    reasons = " ".join(str(why) for _, _, why in deployment.modes)
+    assert "future" not in reasons and ("a command was 0.2" in reasons) == (mode == "fault")
+    assert report.late_max_ms == pytest.approx(1000 * held_up_s, abs=5)
+
+
 def test_stopping_the_loop_brings_the_robot_to_rest_first(tmp_path):
     deployment = moving(toy_robot(), tmp_path)
     deployment.run(2.0, enable_after(deployment, 0.2))
