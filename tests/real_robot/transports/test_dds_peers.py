@@ -26,7 +26,6 @@ pytest.importorskip("cyclonedds")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("robots"),
-    pytest.mark.skipif("DDS_PEERS" not in os.environ, reason="set DDS_PEERS=1 where Debian has its DDS libraries"),
 ]
 HERE = Path(__file__).parent
 SAME = QoS(reliable=True, depth=100)
@@ -110,6 +109,21 @@ def exchange(program, domain, topics):
     return int(said)
 
 
+def warm_up(publisher, packet, back):
+    """Until the first comes back: what Fast DDS sends before its first heartbeat, each 3 s, a volatile reader loses."""
+    published = 0
+    while not back:
+        assert published < 90
+        publisher.publish(packet)
+        published += 1
+        time.sleep(0.5)
+    before = -1
+    while before != len(back):  # those that are still under way
+        before = len(back)
+        time.sleep(1.0)
+    back.clear()
+
+
 def pass_on(transport, topics):
     back = {topic: [] for topic in topics}
 
@@ -119,9 +133,9 @@ def pass_on(transport, topics):
     publishers = {topic: transport.advertise(topic, TYPES[topic], SAME) for topic in topics}
     readers = [transport.subscribe(f"{topic}/back", TYPES[topic], SAME, partial(keep, topic)) for topic in topics]
     until(lambda: all(end.matched() for end in (*publishers.values(), *readers)))
-    time.sleep(0.5)  # for the peer to have matched as well
     sent = messages()
     for topic in topics:
+        warm_up(publishers[topic], encode(sent[topic][0]), back[topic])
         for message in sent[topic]:
             publishers[topic].publish(encode(message))
         until(lambda topic=topic: len(back[topic]) == len(sent[topic]))
@@ -133,9 +147,9 @@ def pass_on(transport, topics):
     ("domain", "options"), [(181, ["-t"]), (182, [])], ids=["as rmw_cyclonedds", "type information"]
 )
 def test_messages_pass_through_cyclone_in_c_both_ways(tmp_path, domain, options):
-    assert exchange(cyclone_peer(tmp_path, *options), domain, list(TYPES)) == 24
+    assert exchange(cyclone_peer(tmp_path, *options), domain, list(TYPES)) >= 24
 
 
 @fast
 def test_messages_pass_through_fast_dds_both_ways(tmp_path):
-    assert exchange(fast_peer(tmp_path), 183, ["/image", "/joints"]) == 23
+    assert exchange(fast_peer(tmp_path), 183, ["/image", "/joints"]) >= 23

@@ -1,11 +1,9 @@
-"""Over the wire with a ROS 2 implementation that shares no code with ours; its Python is named by DORA_PYTHON.
+"""Over the wire, DDS and Zenoh, with a ROS 2 implementation that shares no code with ours: dora-rs."""
 
-pip install dora-rs==1.1.0 pyarrow numpy, in a virtual environment of its own.
-"""
-
+import importlib.util
 import json
-import os
 import subprocess
+import sys
 import threading
 import time
 from contextlib import closing
@@ -21,10 +19,10 @@ from embodied.real_robot.messages.values import duration_message, header_message
 from embodied.real_robot.transports.opening import open_transport
 from embodied.real_robot.transports.transport import COMMAND, SENSOR
 
-PYTHON = os.environ.get("DORA_PYTHON")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(PYTHON is None, reason="DORA_PYTHON names no Python with dora-rs 1.1"),
+    pytest.mark.xdist_group("robots"),
+    pytest.mark.skipif(importlib.util.find_spec("dora") is None, reason="dora-rs is not installed"),
 ]
 IMAGE, JOINTS = message_type("sensor_msgs/msg/Image"), message_type("sensor_msgs/msg/JointState")
 TRAJECTORY, POINT = (
@@ -56,7 +54,7 @@ class Peer:
         arguments = json.dumps({"duration_s": SECONDS, "zenoh_config": None, **settings})
         script = Path(__file__).with_name("dora_peer.py")
         self.process = subprocess.Popen(
-            [PYTHON, script, arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, script, arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         self.thread = threading.Thread(target=self.read)
         self.thread.start()
