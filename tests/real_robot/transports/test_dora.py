@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -150,7 +151,7 @@ def exchange_with_peer(transport, /, **settings):
 
 
 def test_dds_with_dora(ros_path):
-    domain = 1 + os.getpid() % 200
+    domain = 187
     transport = open_transport("dds", domain=domain)
     exchange_with_peer(transport, transport="dds", ros_path=str(ros_path), domain=domain)
 
