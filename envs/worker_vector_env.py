@@ -90,8 +90,9 @@ class WorkerVectorEnv(VectorEnv[Any, Any, Any]):
         self.action_space = batch_space(env.action_space, self.num_envs)
         space = row_space(env.observation_space, env.action_space)
         memory = create_shared_memory(space, n=self.num_envs, ctx=multiprocessing.get_context("spawn"))  # type: ignore[arg-type]
-        self._rows: Any = read_from_shared_memory(space, memory, n=self.num_envs)
-        self._rows["look"][:] = True
+        rows: Any = read_from_shared_memory(space, memory, n=self.num_envs)
+        rows["look"][:] = True
+        self._rows = rows
         return space, memory
 
     def reset(

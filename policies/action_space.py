@@ -140,6 +140,13 @@ class ActionNormalizer(nn.Module):
         """Back to the environment's units; not clipped to its bounds."""
         return normalised * self.scale + self.offset
 
+    def within_bounds(self, actions: Float[Tensor, "*batch A"]) -> Float[Tensor, "*batch A"]:
+        """What of an action is executed, as far as the action space is known."""
+        if self.space is None:
+            return actions
+        low, high = (actions.new_tensor(bound) for bound in (self.space.low, self.space.high))
+        return actions.clamp(low, high)
+
 
 def action_kind(head: str, kind: Kind | None, *, bounded: bool) -> Kind:
     """The normalisation of a head's actions: the one asked for, or `minmax` where it needs a range, else `zscore`.

@@ -13,8 +13,11 @@ from embodied.policies.heads.registry import load_head
 from embodied.policies.heads.temporal_ensemble import DECAY
 from embodied.policies.necks.registry import load_neck
 
-VECTOR_NECKS = ("flare", "pooled")  # read `pooled` by default, the others `tokens`
-FUSING_NECKS = ("flare", "spatial")  # make one moment of the whole history
+VECTOR_NECKS = ("flare", "pooled", "sequence")  # read `pooled` by default, the others `tokens`
+FUSING_NECKS = ("flare", "sequence", "spatial")  # make one moment of the whole history
+
+
+SEQUENCE_CHUNK = 16  # actions that RPT predicts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +142,26 @@ def assemble(
             "(pooled, attention, spatial_softmax, text_query)"
         )
     return made
+
+
+def fill_for_sequence(settings: Mapping[str, Any], encoder: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Settings of a policy, with what goes with a sequence encoder where they leave it open.
+
+    That is `neck=sequence`, the latent of the pre-training, its whole context, and RPT's chunks of 16 actions where the
+    head would predict one.
+
+    Args:
+        settings: of `bc.BCPolicy`.
+        encoder: `config()` of a sequence encoder; None: it is another one, and nothing is filled in.
+    """
+    if encoder is None or settings.get("neck") not in (None, "sequence"):
+        return dict(settings)
+    filled = {**settings, "neck": "sequence", "feature": encoder["latent"]}
+    if settings.get("history") is None:
+        filled["history"] = int(encoder["network"]["context"])
+    if settings.get("chunk") is None and str(settings["head"]) in KINDS and KINDS[str(settings["head"])].chunk == 1:
+        filled["chunk"] = SEQUENCE_CHUNK
+    return filled
 
 
 def at_least_one(name: str, value: object) -> int:

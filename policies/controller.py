@@ -19,6 +19,7 @@ from embodied.core.protocols import ActionHead
 from embodied.policies.assembly import Assembly, at_least_one, build_head, build_neck
 from embodied.policies.heads.mlp import BatchNormMLP
 from embodied.policies.necks.flare import Flare
+from embodied.policies.necks.sequence import SequenceNeck
 from embodied.policies.necks.text_query import TextQuery
 
 ROUNDING = 1e-6  # of a value's size, what float32 arithmetic may change
@@ -28,6 +29,8 @@ class Controller(nn.Module):
     """Features and proprioception are scaled, fused to moments by the neck, and put side by side for the head.
 
     A projection of the instruction's embedding goes beside every moment; `TextQuery` asks its tokens with it, too.
+
+    A `SequenceNeck` takes features as they are, and memories in place of proprioception.
 
     A head that begins with BatchNorm sees features times one number and proprioception as it is, CortexBench's
     protocol; others see both centred, and proprioception with unit variance. BatchNorm also takes the instruction's
@@ -108,7 +111,9 @@ class Controller(nn.Module):
         if self.instruct is not None and instruction is None:
             raise UsageError("this policy follows instructions: give it their embeddings, [B, E]")
         centred = features - self.feature_mean
-        if isinstance(self.neck, Flare):
+        if isinstance(self.neck, SequenceNeck):
+            moments = self.neck(features, state)
+        elif isinstance(self.neck, Flare):
             moments = self._differences(self.neck(centred.flatten(2)))
         elif isinstance(self.neck, TextQuery):
             moments = self.neck(centred * self.feature_scale[1], instruction)
@@ -144,16 +149,18 @@ def build_controller(
     bottleneck: int | None,
     head_options: Mapping[str, Any],
     neck_options: Mapping[str, Any],
+    ready_neck: nn.Module | None = None,
 ) -> Controller:
     """Neck, proprioception, instruction and head that fit each other; arguments as of `bc.BCPolicy`.
 
     Args:
         text_width: E; None: no instruction is looked at.
+        ready_neck: in place of one that is built here.
 
     Raises:
         UsageError: they cannot.
     """
-    neck = build_neck(
+    neck = ready_neck or build_neck(
         made,
         feature_shape=feature_shape,
         grid=grid,

@@ -27,6 +27,7 @@ from embodied.core.files import atomic_path
 from embodied.core.protocols import INSTRUCTION
 from embodied.policies.bc import BCPolicy
 from embodied.policies.heads.vq_bet import VQBeTHead
+from embodied.policies.necks.sequence import SequenceNeck
 from embodied.policies.tuning import merged_copy
 
 Format = Literal["torch", "onnx"]
@@ -67,7 +68,7 @@ class FramesToChunk(FeaturesToChunk):
 def input_names(policy: BCPolicy, first: str) -> list[str]:
     """Of the inputs of a graph, in order; `first` is `features` or `frames`."""
     others = {
-        "state": policy.proprioception_dim > 0,
+        "state": policy.state_width > 0,
         INSTRUCTION: policy.controller.text_width is not None,
         "noise": policy.acting.action_head.noise_shape(1) is not None,
     }
@@ -77,8 +78,8 @@ def input_names(policy: BCPolicy, first: str) -> list[str]:
 def example_inputs(policy: BCPolicy, seen: Tensor, generator: torch.Generator) -> Inputs:
     """`seen` [B, T, ...] with random proprioception, instruction and noise."""
     inputs = [seen]
-    if policy.proprioception_dim:
-        inputs.append(torch.randn(len(seen), policy.history, policy.proprioception_dim, generator=generator))
+    if policy.state_width:
+        inputs.append(torch.randn(len(seen), policy.history, policy.state_width, generator=generator))
     if policy.controller.text_width is not None:
         inputs.append(torch.randn(len(seen), policy.controller.text_width, generator=generator))
     shape = policy.acting.action_head.noise_shape(len(seen))
@@ -97,6 +98,8 @@ def exportable(policy: BCPolicy, *, encoder: bool) -> BCPolicy:
     copied = copy.deepcopy(policy).cpu().eval()
     copied.instructions = None  # an input
     copied.controller, copied.ema = copied.acting, None
+    if isinstance(copied.controller.neck, SequenceNeck):
+        copied.controller.neck.network = merged_copy(copied.controller.neck.network)
     copied.encoder = merged_copy(copied.encoder) if encoder else nn.Identity()
     for head in [module for module in copied.modules() if isinstance(module, VQBeTHead)]:
         # Which phase it is in is decided by a number in a buffer; a graph is of one phase.

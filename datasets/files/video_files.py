@@ -32,7 +32,7 @@ TOLERANCE_S = 1e-4
 _SEEK_BEYOND_S = 2.0  # decoding on is as quick as seeking to a key frame that may be just as far away
 # Formats with streams inside. Playlists (HLS, concat, ...) would make FFmpeg open whatever they name.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,h264,hevc,m4v,ivf,obu"
-_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
 SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".gif"})
 
 
@@ -68,7 +68,7 @@ class VideoFile:
         if not self.path.is_file():
             raise UserError(f"no video at {self.path}: check the path, or copy the missing file there")
         with self._errors():
-            self._container = av.open(f"file:{self.path}", "r", options=_OPTIONS, metadata_errors="replace")
+            self._container = av.open(f"file:{self.path}", "r", options=OPTIONS, metadata_errors="replace")
         try:
             if not self._container.streams.video:
                 raise UserError(f"{self.path} holds no video: delete it, or replace it with the right file")

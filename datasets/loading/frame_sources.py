@@ -4,67 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from embodied.core.errors import UserError
-from embodied.core.protocols import Reporter
 from embodied.datasets.files.image_files import list_images, read_square
 from embodied.datasets.loading.array_cache import ArrayCache, Blocks, Range
-from embodied.datasets.loading.materialized import Materialized, materialize
-from embodied.datasets.loading.npy_rows import ArraySpec, Rows
+from embodied.datasets.loading.frame_parts import BLOCK, FrameCaches, FramePart, NamedLabels, folder_labels
+from embodied.datasets.loading.materialized import materialize
+from embodied.datasets.loading.npy_rows import ArraySpec
 from embodied.datasets.loading.read_ahead import cpu_threads, read_ahead
 from embodied.datasets.store.episode_store import EpisodeStore
 
-_BLOCK = 64  # frames decoded between two commits: bounds memory and what a crash costs
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class FrameCaches:
-    """Where frames are decoded to: the folder of caches and its cap, their size, and who is shown progress."""
-
-    root: Path
-    size: int
-    max_bytes: int | None
-    reporter: Reporter
-
-
-@dataclass(frozen=True)
-class FramePart:
-    """The frames of one source under one key; cheap to send to worker processes."""
-
-    kind: str
-    name: str
-    frames: Rows
-    valid: Rows | None  # uint8: 1 = the row holds a frame; None where all do
-    fingerprint: str
-    source: int  # which of the caller's sources it belongs to
-    skipped: int
-    held: ArrayCache | Materialized | None  # open, so that nobody deletes it
-
-    def __len__(self) -> int:
-        return len(self.frames) - self.skipped
-
-    def take(self, numbers: np.ndarray) -> np.ndarray:
-        """Frames uint8 [B, S, S, 3], numbered int64 [B] without the rows that hold none."""
-        return self.frames.take(numbers if self.valid is None else self._sound[numbers])
-
-    @cached_property
-    def _sound(self) -> np.ndarray:
-        assert self.valid is not None
-        return np.flatnonzero(self.valid.maps()[0])
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in {**self.__dict__, "held": None}.items() if key != "_sound"}
-
-
 def folder_part(folder: Path, caches: FrameCaches, *, source: int, on_error: Literal["raise", "skip"]) -> FramePart:
-    """The images of a folder.
+    """The images of a folder; those of folders in it have the folders' names as classes.
 
     Raises:
         UserError: the folder holds no image that can be read, or with `on_error="raise"` one that cannot.
@@ -98,7 +56,7 @@ def folder_part(folder: Path, caches: FrameCaches, *, source: int, on_error: Lit
     def blocks(ranges: Sequence[Range]) -> Blocks:
         return (decode(rows) for rows in ranges)
 
-    cache.fill(blocks, block=_BLOCK, description=f"decode {folder.name}", reporter=caches.reporter)
+    cache.fill(blocks, block=BLOCK, description=f"decode {folder.name}", reporter=caches.reporter)
     valid = cache.array("valid")
     skipped = len(paths) - int(valid.sum())
     if skipped:
@@ -110,13 +68,21 @@ def folder_part(folder: Path, caches: FrameCaches, *, source: int, on_error: Lit
         _log.warning(
             "skipped %d of %d images in %s that cannot be read, the first is %s", skipped, len(paths), folder, first
         )
-    frames, fingerprint = cache.rows("frames"), cache.content_hash()
-    some = cache.rows("valid") if skipped else None
-    return FramePart("images", folder.name, frames, some, fingerprint, source, skipped, cache)
+    return FramePart(
+        kind="images",
+        name=folder.name,
+        frames=cache.rows("frames"),
+        valid=cache.rows("valid") if skipped else None,
+        fingerprint=cache.content_hash(),
+        source=source,
+        skipped=skipped,
+        held=cache,
+        labels=folder_labels(paths, folder),
+    )
 
 
 def store_parts(folder: Path, caches: FrameCaches, *, source: int) -> list[FramePart]:
-    """The frames of an episode store, a part per image key.
+    """The frames of an episode store, a part per image key; the tasks are the classes, if all episodes have one.
 
     Raises:
         UserError: the store is damaged, empty, or holds no images.
@@ -132,7 +98,23 @@ def store_parts(folder: Path, caches: FrameCaches, *, source: int) -> list[Frame
         max_bytes=caches.max_bytes,
         reporter=caches.reporter,
     )
+    lengths, labels = np.array(data.lengths), None
+    if all(data.tasks):
+        of_episodes = NamedLabels.of([data.tasks[index] for index in data.task_indices])
+        labels = NamedLabels(of_episodes.names, np.repeat(of_episodes.numbers, lengths))
     return [
-        FramePart("store", f"{folder.name}/{key}", rows, None, data.content_hash(key), source, 0, data)
+        FramePart(
+            kind="store",
+            name=f"{folder.name}/{key}",
+            frames=rows,
+            valid=None,
+            fingerprint=data.content_hash(key),
+            source=source,
+            skipped=0,
+            held=data,
+            labels=labels,
+            lengths=lengths,
+            store=folder,
+        )
         for key, rows in data.rows.items()
     ]

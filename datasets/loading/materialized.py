@@ -174,6 +174,16 @@ def materialize(
         raise
 
 
+def materialize_index(
+    store: EpisodeStore, *, episodes: Sequence[int] | None = None, cache_root: str | Path
+) -> Materialized:
+    """The same without any key, for `with_rows`: where all that is read lies in other caches."""
+    index = _open_index(store, checked_episodes(store, episodes), Path(cache_root))
+    data = Materialized({}, {name: index.rows(name) for name in _INDEX}, fps=store.fps)
+    data._caches = [index]
+    return data
+
+
 def _plan(store: EpisodeStore, key: str, image_size: ImageSize, episodes: np.ndarray, root: Path) -> CachePlan:
     if key not in store.keys:
         raise unknown_name("key", key, store.keys)

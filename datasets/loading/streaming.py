@@ -27,13 +27,14 @@ from itertools import count
 import numpy as np
 
 from embodied.core.errors import UsageError
+from embodied.core.protocols import PAD_SUFFIX
 from embodied.core.seeding import numpy_generator
 from embodied.datasets.loading.episode_rows import checked_episodes, row_ranges, tasks_of
 from embodied.datasets.loading.frame_size import ImageSize, sized, sized_shape
 from embodied.datasets.loading.read_ahead import cpu_threads, read_ahead
 from embodied.datasets.loading.stream_blocks import StreamBlocks, block_frames
 from embodied.datasets.loading.window_index import WindowIndex, checked_windows, window_rows
-from embodied.datasets.loading.windows import EPISODE_INDEX, FRAME_INDEX, PAD_SUFFIX, TASK_INDEX
+from embodied.datasets.loading.windows import EPISODE_INDEX, FRAME_INDEX, TASK_INDEX
 from embodied.datasets.store.episode_store import EpisodeStore
 
 

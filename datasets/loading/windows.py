@@ -13,11 +13,11 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from embodied.core.errors import UsageError
+from embodied.core.protocols import PAD_SUFFIX
 from embodied.datasets.loading.episode_rows import episode_numbers
 from embodied.datasets.loading.materialized import Materialized
 from embodied.datasets.loading.window_index import WindowIndex, checked_windows, window_rows
 
-PAD_SUFFIX = "_is_pad"
 _DERIVED = ("episodes", "_places", "_task_indices", "_index")  # not sent to workers
 EPISODE_INDEX, FRAME_INDEX, TASK_INDEX = "episode_index", "frame_index", "task_index"
 

@@ -31,10 +31,11 @@ from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.encoders.artifact import fingerprint
 from embodied.encoders.load import load_encoder
 from embodied.encoders.modality import encode_vectors, input_keys, looks
+from embodied.encoders.sensorimotor import SensorimotorEncoder, frame_encoder, sequence_config
 from embodied.encoders.text.load import load_text_encoder, text_fingerprint
 from embodied.policies.action_space import ActionSpace
 from embodied.policies.artifact import build_policy, describe_policy
-from embodied.policies.assembly import Assembly, assemble
+from embodied.policies.assembly import Assembly, assemble, fill_for_sequence
 from embodied.policies.card import CARD, policy_card
 from embodied.training.checkpoints import checkpoint_path, checkpoint_steps, resume_step
 from embodied.training.evaluate import Outcome
@@ -125,6 +126,8 @@ class Experiment:
     @property
     def trainable(self) -> bool:
         """Whether the encoder learns along: the policy then reads frames."""
+        if self.assembly.neck == "sequence":  # what learns comes after the frames' features
+            return False
         return self.tune != "frozen" or bool(getattr(self.frozen_encoder, "trainable", False))
 
     @property
@@ -137,9 +140,14 @@ class Experiment:
         return str(self.policy["head"])
 
     @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Of the policy, with what a sequence encoder wants where they leave it open."""
+        return fill_for_sequence(self.policy, sequence_config(self.encoder))
+
+    @cached_property
     def assembly(self) -> Assembly:
         """Neck, head and their numbers, with nothing left to null."""
-        return assemble(self.head, **{name: self.policy.get(name) for name in ASSEMBLY})
+        return assemble(self.head, **{name: self.settings.get(name) for name in ASSEMBLY})
 
     @property
     def cameras(self) -> list[str]:
@@ -158,7 +166,7 @@ class Experiment:
     def feature_shape(self) -> tuple[int, ...]:
         """Shape of one frame's feature, of all cameras together, found by encoding one frame."""
         inputs = torch.from_numpy(self.episode_store.read(self.input_keys[0], 0, 1)).to(self.device)
-        shape = output_shape(self.frozen_encoder, inputs, self.assembly.feature)
+        shape = output_shape(frame_encoder(self.frozen_encoder), inputs, self.assembly.feature)
         return (*shape[:-1], shape[-1] * len(self.input_keys))
 
     @property
@@ -170,7 +178,7 @@ class Experiment:
         """Of the policy class, beside the encoder; JSON-able."""
         space = None if self.action_space is None else self.action_space.record()
         return {
-            **self.policy,
+            **self.settings,
             "feature": self.assembly.feature,
             "feature_shape": list(feature_shape),
             "camera": self.env["camera"],
@@ -187,7 +195,7 @@ class Experiment:
             proprioception_dim=keys[STATE].shape[0] if STATE in keys else 0,
             action_dim=keys[ACTION].shape[0],
         )
-        whole = self.tune == "full" or (self.trainable and self.tune == "frozen")  # then the policy file has all of it
+        whole = self.trainable and self.tune in ("full", "frozen")  # then the policy file has all of it
         encoder = {
             "spec": self.encoder,
             "seed": derive_seed(self.seed, "encoder"),
@@ -209,11 +217,12 @@ def check_policy(experiment: Experiment) -> None:
     encoder = load_encoder(experiment.encoder, state_dim=1)
     size = int(experiment.env["image_size"])
     inputs = torch.zeros((1, size, size, 3), dtype=torch.uint8) if looks(encoder) else torch.zeros(1, 1)
-    shape = output_shape(encoder, inputs, experiment.assembly.feature)
+    shape = output_shape(frame_encoder(encoder), inputs, experiment.assembly.feature)
     space = experiment.action_space
+    known = encoder.sequence.sizes.get(STATE, 1) if isinstance(encoder, SensorimotorEncoder) else 1
     arguments = experiment.arguments(
         feature_shape=(*shape[:-1], shape[-1] * len(input_keys(encoder, experiment.cameras))),
-        proprioception_dim=1,
+        proprioception_dim=known,
         action_dim=1 if space is None else len(space.low),
     )
     described = describe_policy(experiment.policy_target, arguments, encoder={}, env={})
@@ -230,7 +239,7 @@ def encode(experiment: Experiment, reporter: Reporter) -> list[Any]:
         return [encode_vectors(experiment.frozen_encoder, rows, experiment.assembly.feature)]
     return feature_inputs(
         store,
-        experiment.frozen_encoder,
+        frame_encoder(experiment.frozen_encoder),
         image_keys=experiment.input_keys,
         feature=experiment.assembly.feature,
         frames=frames,
@@ -252,6 +261,7 @@ def train(experiment: Experiment, run: RunFolder, reporter: Reporter) -> Path:
         chunk=made.chunk,
         forward=made.recurrent,
         text_encoder=experiment.text_encoder,
+        memories=made.neck == "sequence",
     )
     metadata = experiment.policy_metadata()
     # Fresh weights come from the global generator, as torch's own layers draw them.

@@ -81,8 +81,11 @@ def demonstrations(
     chunk: int,
     forward: bool,
     text_encoder: TextEncoder | None = None,
+    memories: bool = False,
 ) -> Demonstrations:
     """Samples of the first `episodes` of a store, see `Demonstrations`; with a text encoder they have instructions.
+
+    With `memories` they hold what a policy with a sequence encoder recalls, in place of proprioception.
 
     Raises:
         UserError: the store holds no episodes, no actions or no instructions, or numbers that are none.
@@ -93,16 +96,26 @@ def demonstrations(
         raise UserError(f"{store.path} holds no {ACTION!r}: behaviour cloning needs demonstrations with actions")
     lengths = store.lengths[:episodes]
     frames = sum(lengths)
+    state = store.read(STATE, 0, frames) if STATE in store.keys else np.zeros((frames, 0), np.float32)
+    action = store.read(ACTION, 0, frames)
     return Demonstrations(
         inputs,
-        state=store.read(STATE, 0, frames) if STATE in store.keys else np.zeros((frames, 0), np.float32),
-        action=store.read(ACTION, 0, frames),
+        state=recalled(state, action, lengths) if memories else state,
+        action=action,
         lengths=lengths,
         history=history,
         chunk=chunk,
         forward=forward,
         instructions=None if text_encoder is None else episode_instructions(store, text_encoder, len(lengths)),
     )
+
+
+def recalled(state: np.ndarray, action: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
+    """Memories of every frame, float32 [F, P + A + 1], as `policies.necks.sequence.recall` makes them at a robot."""
+    number = np.concatenate([np.arange(length) for length in lengths])
+    before = np.concatenate([np.zeros_like(action[:1]), action[:-1]])
+    before[number == 0] = 0
+    return np.concatenate([state, before, number[:, None]], axis=1, dtype=np.float32)
 
 
 def episode_instructions(store: EpisodeStore, text_encoder: TextEncoder, episodes: int) -> Tensor:

@@ -29,15 +29,19 @@ class Row:
 
 
 def plot_learning_curve(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Training loss by step (log scale), and where records have it the success of checkpoints.
+    """Training loss by step (log scale), and where records have them the held-out loss and the success of checkpoints.
 
     Args:
-        metrics: records with `step` and `loss`, or `step` and `success_rate`.
+        metrics: records with `step` and `loss`, `holdout_loss` or `success_rate`.
         path: the PNG to write.
     """
     figure, axes = _figure(7.0, 3.6)
     losses = [(row["step"], row["loss"]) for row in metrics if "loss" in row]
     axes.plot(*zip(*losses, strict=True), color=BLUE, label="training loss")
+    held_out = [(row["step"], row["holdout_loss"]) for row in metrics if "holdout_loss" in row]
+    if held_out:
+        axes.plot(*zip(*held_out, strict=True), color=RED, marker=".", label="held-out loss")
+        axes.legend()
     axes.set_yscale("log")
     axes.set_xlabel("step")
     axes.set_ylabel("training loss", color=BLUE)

@@ -20,6 +20,7 @@ CONFIG_MODULE = "embodied.conf"
 NOT_PART_OF_THE_RUN = (  # settings that change no result
     *("resume", "run", "root", "workers", "cache", "cache_gb"),
     *("probe", "probe_every", "probe_frames", "probe_target"),
+    *("holdout_data", "holdout_every", "holdout_frames", "panels_every", "tracker"),
 )
 
 

@@ -77,7 +77,8 @@ def card(
         "features": f"float32 [B, {policy.history}, {', '.join(map(str, policy.feature_shape))}]",
         "frames": f"{'uint8' if frames and len(frames) == 3 else 'float32'} "
         f"[B, {policy.history}, {', '.join(map(str, frames or ()))}]",
-        "state": f"float32 [B, {policy.history}, {policy.proprioception_dim}], the moments' proprioception",
+        "state": f"float32 [B, {policy.history}, {policy.state_width}], the moments' proprioception"
+        + (", the action before each, and how many moments were before it" if policy.recalls else ""),
         "instruction": f"float32 [B, {policy.controller.text_width}], the text encoder's embedding of what to do",
         "noise": f"float32 [B, {', '.join(map(str, noise[1:]))}], standard normal" if noise else "",
     }

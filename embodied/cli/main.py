@@ -45,6 +45,9 @@ VERBS = {
     "inspect": Verb(
         "inspect", "Make a page to judge an encoder by.", "encoder=runs/.../encoder data=path/to/store", "inspect"
     ),
+    "convert": Verb(
+        "convert", "Convert an encoder to another format.", "encoder=runs/... to=transformers out=folder", "convert"
+    ),
     "data": Verb(
         "data",
         "Import, look at, check, edit and export datasets.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from omegaconf import DictConfig, ListConfig
@@ -10,11 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
+from embodied.bench.inspection.class_probes import why_no_classes
 from embodied.bench.inspection.measure import why_no_probe
 from embodied.bench.inspection.monitor import InspectionMonitor
 from embodied.bench.inspection.samples import read_sample
 from embodied.cli.config import positive
 from embodied.core.protocols import LogMetrics
+from embodied.training.pretrain import Monitor
 
 
 def open_probe(config: DictConfig, console: Console) -> InspectionMonitor | None:
@@ -31,9 +33,9 @@ def open_probe(config: DictConfig, console: Console) -> InspectionMonitor | None
     target = str(config.probe_target)
     parts = read_sample([str(entry) for entry in entries], frames=int(config.probe_frames), camera=None, target=target)
     for part in parts:
-        reason = why_no_probe(part, target)
-        if reason is not None:
-            show(console, f"probe={part.name}: health only, {reason}")
+        no_state, no_classes = why_no_probe(part, target), why_no_classes(part)
+        if no_state is not None and no_classes is not None:
+            show(console, f"probe={part.name}: health only, {no_state}, and {no_classes}")
     monitor = InspectionMonitor(parts, every=int(config.probe_every), target=target, warn=loud(console))
     baseline = monitor.baseline()
     if baseline:
@@ -43,10 +45,11 @@ def open_probe(config: DictConfig, console: Console) -> InspectionMonitor | None
 
 
 @torch.no_grad()
-def look_at_the_start(monitor: InspectionMonitor, objective: nn.Module, log: LogMetrics) -> None:
-    """A record of step 0: what random weights give."""
+def look_at_the_start(monitors: Sequence[Monitor], objective: nn.Module, log: LogMetrics) -> None:
+    """Records of step 0: what random weights give."""
     objective.eval()
-    log({"step": 0, **monitor(0, objective)})
+    for monitor in monitors:
+        log({"step": 0, **monitor(0, objective)})
     objective.train()
 
 

@@ -24,6 +24,9 @@ REWARD = "next.reward"  # float32
 SUCCESS = "next.success"  # bool
 DONE = "next.done"  # bool
 
+# Windows of sequences, [B, T, ...] by the names above
+PAD_SUFFIX = "_is_pad"  # `<key>_is_pad` bool [B, T]: True = not there: beyond the episode, or no such sensor
+
 # Training batches of a controller, beside the names above
 FEATURES = "features"  # float [B, T, V] or [B, T, N, D]: history of one encoder output, from the feature cache
 INPUTS = "inputs"  # uint8 [B, T, H, W, 3]: history of raw frames, for an encoder that is trained along
@@ -60,6 +63,29 @@ class Encoder(Protocol):
 
     def config(self) -> dict[str, Any]:
         """JSON-able: `{"name": ..., arguments...}`, enough for `encoders.artifact.build_encoder` to rebuild it."""
+        ...
+
+
+@runtime_checkable
+class SequenceEncoder(Protocol):
+    """Reads windows of what a robot saw, felt and did, an `nn.Module` of `modality` "sequence"."""
+
+    modality: str
+    width: int  # D
+    context: int  # T at most
+    frames: torch.nn.Module  # the image encoder that makes the latents of single frames
+    latent: str  # which of its outputs they are
+
+    def __call__(self, window: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Features [B, T, D], and named outputs, always with `pooled` [B, D], that of the last step.
+
+        A window has, by the names of the data, frames uint8 [B, T, H, W, 3] or latents float [B, T, V], and vectors
+        [B, T, ...] in units of the data, each with its `<key>_is_pad` where something is not there.
+        """
+        ...
+
+    def config(self) -> dict[str, Any]:
+        """As of `Encoder`."""
         ...
 
 

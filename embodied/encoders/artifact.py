@@ -47,7 +47,7 @@ def load_artifact(folder: str | Path) -> nn.Module:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(f"{folder} is not an encoder artifact: it holds no {name}")
-    encoder = build_encoder(_read_config(folder / CONFIG))
+    encoder = build_encoder(read_config(folder / CONFIG))
     try:
         tensors = safetensors.torch.load_file(folder / WEIGHTS)
     except SafetensorError as error:
@@ -60,7 +60,8 @@ def load_artifact(folder: str | Path) -> nn.Module:
     return encoder
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """What rebuilds the encoder of an artifact, from its `config.yaml`; raises UserError unless it is one."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -119,7 +119,8 @@ class Block(nn.Module):
     def attend(self, tokens: Tensor, rotation: Rotation | None, mask: Tensor | None) -> Tensor:
         """Multi-head self-attention of normalised tokens, [B, T, D]."""
         qkv = self.qkv(tokens).unflatten(-1, (3, self.heads, -1))  # (B, T, 3, H, E)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, E)
+        # Split before they are turned: the gradient then comes back in the order of the linear layer, uncopied.
+        query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))  # each (B, H, T, E)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if rotation is not None:

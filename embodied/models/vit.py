@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from embodied.models.block import Block, Rotation, initialize
@@ -148,17 +149,10 @@ class VisionTransformer(nn.Module):
                 are among the T tokens, first.
         """
         rows, columns = grid_of((images.shape[-2], images.shape[-1]), self.patch_size)
-        tokens = self.embed_patches(images) if embeddings is None else embeddings  # (B, N, D)
-        if token_mask is not None:
-            if mask_token is None:
-                raise ValueError("token_mask needs mask_token")
-            tokens = torch.where(token_mask[..., None], mask_token.to(tokens.dtype), tokens)
         table = None
         if self.positions is not None:
             table = resize_positions(self.positions, self.grid, (rows, columns), antialias=self.antialias)
-            tokens = tokens + table[self.class_tokens :]
-        if keep_ids is not None:
-            tokens = tokens.gather(1, keep_ids[..., None].expand(-1, -1, self.width))  # (B, K, D)
+        tokens = self._patches(images, table, keep_ids, token_mask, mask_token, embeddings)  # (B, K, D)
         tokens = self._lead(tokens, table)  # (B, T, D)
         if self.pre_norm is not None:
             tokens = self.pre_norm(tokens)
@@ -173,6 +167,30 @@ class VisionTransformer(nn.Module):
             if layers:
                 out[f"layer{number}"] = tokens[:, self.leading :]
         return self._outputs(tokens, out)
+
+    def _patches(
+        self,
+        images: Tensor,
+        table: Tensor | None,
+        keep_ids: Tensor | None,
+        token_mask: Tensor | None,
+        mask_token: Tensor | None,
+        embeddings: Tensor | None,
+    ) -> Tensor:
+        """Patches with their positions, those that are kept."""
+        places = None if table is None else table[self.class_tokens :]
+        if keep_ids is not None and embeddings is None and token_mask is None:
+            # Dropped before they are embedded, which is the same with less work.
+            tokens = self.embed(_chosen(patchify(images, self.patch_size), keep_ids))
+            return tokens if places is None else tokens + F.embedding(keep_ids, places)
+        tokens = self.embed_patches(images) if embeddings is None else embeddings  # (B, N, D)
+        if token_mask is not None:
+            if mask_token is None:
+                raise ValueError("token_mask needs mask_token")
+            tokens = torch.where(token_mask[..., None], mask_token.to(tokens.dtype), tokens)
+        if places is not None:
+            tokens = tokens + places
+        return tokens if keep_ids is None else _chosen(tokens, keep_ids)
 
     def _lead(self, tokens: Tensor, table: Tensor | None) -> Tensor:
         """Class tokens with their positions, registers, patches."""
@@ -240,6 +258,10 @@ def grid_of(image_size: int | tuple[int, int], patch_size: int) -> tuple[int, in
         shown = height if height == width else (height, width)
         raise ValueError(f"image_size must be a multiple of patch_size={patch_size}, got {shown}")
     return height // patch_size, width // patch_size
+
+
+def _chosen(rows: Float[Tensor, "B N D"], keep_ids: Int[Tensor, "B K"]) -> Float[Tensor, "B K D"]:
+    return rows.gather(1, keep_ids[..., None].expand(-1, -1, rows.shape[-1]))
 
 
 def _check(width: int, heads: int, positions: str, relative_bias: str | None) -> None:

@@ -16,7 +16,7 @@ from embodied.core.protocols import LogMetrics, Reporter
 from embodied.core.seeding import numpy_generator, torch_generator
 from embodied.training.checkpoints import checkpoint_path, checkpoint_steps, drop_old_states, resume_step, state_path
 
-ENCODER = "encoder."  # what names of an encoder's parameters begin with
+ENCODER = ("encoder.", "controller.neck.network.")  # what names of a pre-trained network's parameters begin with
 
 
 class ImitationPolicy(Protocol):

@@ -114,8 +114,10 @@ def _layer_scales(module: nn.Module, decay: float) -> Iterator[tuple[nn.Paramete
 def make_optimizer(module: nn.Module, recipe: Recipe, *, learning_rate: float, weight_decay: float) -> Any:
     """AdamW over `parameter_groups`, schedule-free if the recipe says so."""
     groups = parameter_groups(module, weight_decay, layer_decay=recipe.layer_decay)
-    kind = ScheduleFreeAdamW if recipe.schedule == "schedule_free" else torch.optim.AdamW
-    return kind(groups, lr=learning_rate, betas=recipe.betas)
+    if recipe.schedule == "schedule_free":
+        return ScheduleFreeAdamW(groups, lr=learning_rate, betas=recipe.betas)
+    # One pass over each weight instead of a dozen, on CPUs and GPUs.
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=recipe.betas, fused=True)
 
 
 def compile_parts(objective: nn.Module, backend: str) -> None:

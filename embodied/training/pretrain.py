@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from embodied.core.checkpoint import save_checkpoint
 from embodied.core.errors import UsageError, UserError
 from embodied.core.protocols import LogMetrics, Reporter
+from embodied.core.run_folder import Stopwatch
 from embodied.core.seeding import derive_seed, torch_generator
+from embodied.datasets.loading.read_ahead import run_ahead
+from embodied.training.batches import Batch, ReadBatch, as_batch, count_rows, to_tensors
 from embodied.training.optimization import (
     Recipe,
     WeightAverage,
@@ -29,16 +31,13 @@ from embodied.training.pretrain_records import Window
 from embodied.training.pretrain_state import STATE, restore_state, save_state
 from embodied.training.throughput import count_flops, peak_flops
 
-ReadBatch = Callable[[int], np.ndarray]
-"""The frames uint8 [B, S, S, 3] of a step, counted from 0; a pure function, so that resuming replays nothing."""
-
 PRECISIONS = ("fp32", "bf16")
 
 
 class Monitor(Protocol):
     """What looks at the objective while it trains: probes, panels, a loss on other data."""
 
-    every: int  # steps
+    every: int  # steps; besides at the end
 
     def __call__(self, step: int, objective: nn.Module) -> Mapping[str, float]:
         """Values to log for `step`.
@@ -79,7 +78,7 @@ def pretrain(
         objective: see `core.protocols.Objective`; trained in place. After each step its `after_step(step, steps)` is
             called if it has one, `step` counted from 1: for teachers, centres and schedules. All of its state must be
             parameters or buffers, and equal in all processes after that call.
-        read_batch: see `ReadBatch`.
+        read_batch: see `ReadBatch`; called in another thread, a step ahead of the one that is computed.
         steps: optimiser steps in all.
         learning_rate: peak.
         weight_decay: of matrices.
@@ -91,12 +90,13 @@ def pretrain(
         checkpoint_every: steps.
         device: cpu or cuda.
         log: called every `log_every` steps and at every checkpoint with means since the last record: loss, gradient
-            norm, the objective's metrics, frames per second, share of the device's arithmetic (`mfu`); and with the
-            learning rate.
+            norm, the objective's metrics, frames per second, share of the device's arithmetic (`mfu`), share of the
+            time that the loop stood waiting for data (`data_wait`); and with the learning rate.
         reporter: shows progress.
         log_every: steps between records.
         recipe: everything else about the optimisation; by default `Recipe()`.
-        monitors: called on the main process when a step is a multiple of their `every`; what they return is logged.
+        monitors: called on the main process when a step is a multiple of their `every`, and after the last; what they
+            return is logged.
 
     Raises:
         UserError: a loss or a gradient is not finite; the batch is then in `checkpoint_folder`.
@@ -111,13 +111,15 @@ def pretrain(
     average = WeightAverage(objective, recipe.average) if recipe.average else None
     done = restore_state(objective, optimizer, average, checkpoint_folder / STATE)
     objective.train()
-    window = _window(objective, read_batch(done)[:2], accelerator, precision) if done < steps else None
+    window = _window(objective, as_batch(read_batch(done)), accelerator, precision) if done < steps else None
     if recipe.compile is not None:
         compile_parts(objective, recipe.compile)
     model, optimizer = accelerator.prepare(objective, optimizer)
     backward = _Backward(model, accelerator, recipe, precision, seed)
     cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):  # drop-path and dropout draw from the global state
+    batches = closing(run_ahead((as_batch(read_batch(step)) for step in range(done, steps)), most=1))
+    # Drop-path and dropout draw from the global state.
+    with torch.random.fork_rng(devices=cuda), batches as ahead:
         for step in reporter.track(_count(done, steps), total=steps, description="pretrain", done=done):
             assert window is not None
             rate = set_rates(
@@ -130,8 +132,10 @@ def pretrain(
                 decay=weight_decay,
             )
             optimizer.zero_grad(set_to_none=True)
-            frames = read_batch(step)
-            backward(frames, step, window)
+            waiting = Stopwatch()
+            batch = next(ahead)
+            window.wait(waiting.seconds)
+            backward(batch, step, window)
             norm = accelerator.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
             number = step + 1
@@ -139,7 +143,7 @@ def pretrain(
                 average.update(number)
             if hasattr(objective, "after_step"):
                 objective.after_step(number, steps)  # type: ignore[operator]
-            window.end_step({"gradient_norm": norm}, len(frames))
+            window.end_step({"gradient_norm": norm}, count_rows(batch))
             due = number % checkpoint_every == 0 or number == steps
             if number % log_every == 0 or due:
                 # At checkpoints too: a resumed run then starts its next mean where an uninterrupted one does, and what
@@ -151,7 +155,8 @@ def pretrain(
                 if accelerator.is_main_process:
                     log({"step": number, "learning_rate": rate, **record})
             if accelerator.is_main_process:
-                _watch(monitors, number, objective, optimizer, average, log)
+                at = [monitor for monitor in monitors if number % monitor.every == 0 or number == steps]
+                _watch(at, number, objective, optimizer, average, log)
                 if due:
                     save_state(objective, optimizer, average, checkpoint_folder / STATE, number)
     accelerator.wait_for_everyone()
@@ -165,11 +170,11 @@ class _Backward:
         self._model, self._accelerator, self._seed = model, accelerator, seed
         self._parts, self._reduced = recipe.accumulate, precision == "bf16"
 
-    def __call__(self, frames: np.ndarray, step: int, window: Window) -> None:
+    def __call__(self, rows: Batch, step: int, window: Window) -> None:
         processes, device = self._accelerator.num_processes, self._accelerator.device
         for part in range(self._parts):
             shard = self._accelerator.process_index + processes * part
-            batch = _to_batch(frames[shard :: processes * self._parts], device)
+            batch = to_tensors(rows, slice(shard, None, processes * self._parts), device)
             generator = torch_generator(self._seed, "pretrain", step, shard)
             torch.manual_seed(derive_seed(self._seed, "layers", step, shard))
             last = part == self._parts - 1
@@ -180,18 +185,14 @@ class _Backward:
             window.add({"loss": loss, **metrics})
 
 
-def _window(objective: nn.Module, frames: np.ndarray, accelerator: Accelerator, precision: str) -> Window:
+def _window(objective: nn.Module, batch: Batch, accelerator: Accelerator, precision: str) -> Window:
     """Records that know what a frame costs and what the device could do."""
-    flops = count_flops(objective, _to_batch(frames, accelerator.device))
+    flops = count_flops(objective, to_tensors(batch, slice(2), accelerator.device))
     return Window(accelerator, flops=flops, peak=peak_flops(accelerator.device, precision))
 
 
 def _count(first: int, last: int) -> Iterator[int]:
     yield from range(first, last)
-
-
-def _to_batch(frames: np.ndarray, device: torch.device) -> dict[str, Tensor]:
-    return {"images": torch.from_numpy(np.ascontiguousarray(frames)).to(device)}
 
 
 def _watch(
@@ -202,12 +203,13 @@ def _watch(
     average: WeightAverage | None,
     log: LogMetrics,
 ) -> None:
-    due = [monitor for monitor in monitors if step % monitor.every == 0]
-    if not due:
+    if not monitors:
         return
     with weights_to_use(objective, optimizer, average):
-        for monitor in due:
-            log({"step": step, **monitor(step, objective)})
+        for monitor in monitors:
+            found = monitor(step, objective)
+            if found:
+                log({"step": step, **found})
 
 
 def _not_finite(
@@ -216,8 +218,8 @@ def _not_finite(
     """The error for a step, counted from 1, whose batch is saved first."""
     path = folder / f"bad_batch_{step:06d}.safetensors"
     if accelerator.is_main_process:
-        frames = torch.from_numpy(np.ascontiguousarray(read_batch(step - 1)))
-        save_checkpoint(path, {"images": frames}, {"bad_step": step, "seed": seed, name: str(value)})
+        batch = to_tensors(as_batch(read_batch(step - 1)), slice(None), torch.device("cpu"))
+        save_checkpoint(path, batch, {"bad_step": step, "seed": seed, name: str(value)})
     return UserError(
         f"the {name} is {value} at step {step}: lower train.learning_rate or train.clip; its batch is in {path}"
     )

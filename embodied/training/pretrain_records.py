@@ -27,12 +27,16 @@ class Window:
 
     def _clear(self) -> None:
         self._rows: dict[str, list[Tensor]] = {}
-        self._steps, self._frames, self._watch = 0, 0, Stopwatch()
+        self._steps, self._frames, self._waited, self._watch = 0, 0, 0.0, Stopwatch()
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         """The loss and metrics of a part of a batch."""
         for name, value in values.items():
             self._rows.setdefault(name, []).append(torch.as_tensor(value).detach())
+
+    def wait(self, seconds: float) -> None:
+        """Time that went by until a batch was there."""
+        self._waited += seconds
 
     def end_step(self, values: Mapping[str, Tensor], frames: int) -> None:
         """The values of a whole step, and the frames of all processes in it."""
@@ -63,6 +67,8 @@ class Window:
         found = dict(zip(self._rows, means, strict=True))
         seconds = self._watch.seconds
         found["frames_per_second"] = round(self._frames / seconds, 1)
+        # While the loop waits, a GPU may still be busy with what it was given: there it is idle for at most this share.
+        found["data_wait"] = round(self._waited / seconds, 4)
         own = self._frames / self._accelerator.num_processes
         found["mfu"] = round(own * self._flops / seconds / self._peak, 4)
         self._clear()

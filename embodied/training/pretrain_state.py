@@ -49,8 +49,10 @@ def restore_state(module: nn.Module, optimizer: Any, average: WeightAverage | No
         raise UserError(f"{path} belongs to another model: {str(error).splitlines()[-1].strip()}") from error
     for name, parameter in _trained(module, optimizer).items():
         saved = _under(tensors, f"{OPTIMIZER}{name}/")
+        # A fused optimiser counts its steps on the device, others on the CPU.
+        moved = bool(optimizer.defaults.get("fused"))
         optimizer.state[parameter] = {
-            key: value.to(parameter.device) if value.ndim else value for key, value in saved.items()
+            key: value.to(parameter.device) if value.ndim or moved else value for key, value in saved.items()
         }
     if average is not None:
         saved = _under(tensors, AVERAGE)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from embodied.training.batches import count_rows
+
 # Dense bf16 tensor-core peaks of the makers' data sheets, FLOP/s; the first name that occurs in the device's counts.
 BF16_PEAKS = {
     "B200": 2250e12,
@@ -27,16 +29,15 @@ BF16_PEAKS = {
 
 
 def count_flops(objective: nn.Module, batch: Mapping[str, Tensor]) -> float:
-    """FLOP of forward and backward pass per image, counted on a copy that is thrown away.
+    """FLOP of forward and backward pass per image (or window), counted on a copy that is thrown away.
 
     Recomputed activations are not counted: they are no progress.
     """
     trial = copy.deepcopy(objective).train()
-    images = len(batch["images"])
     with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
         loss, _ = trial(batch, torch.Generator().manual_seed(0))
         loss.backward()
-    return counter.get_total_flops() / images
+    return counter.get_total_flops() / count_rows(batch)
 
 
 @cache

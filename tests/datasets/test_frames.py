@@ -96,7 +96,7 @@ def test_images_are_decoded_once(photos, tmp_path, monkeypatch):
 
 
 def test_decoding_goes_on_where_it_was_stopped(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(frame_sources, "_BLOCK", 1)
+    monkeypatch.setattr(frame_sources, "BLOCK", 1)
     decode, calls = frame_sources.read_square, []
 
     def stop_at_the_third(path, size):

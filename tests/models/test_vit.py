@@ -104,3 +104,16 @@ def test_conv_net_keeps_a_map(size):
     assert tokens.shape[0] == 2
     assert tokens.shape[2] == 32
     assert out["pooled"].shape == (2, 10)
+
+
+@pytest.mark.parametrize("positions", ["sincos", "learned", "rope"])
+def test_patches_dropped_before_the_embedding_are_those_dropped_after_it(positions):
+    torch.manual_seed(0)
+    vit = VisionTransformer(image_size=32, patch_size=8, width=24, depth=2, heads=3, positions=positions, registers=2)
+    images, keep_ids = torch.randn(3, 3, 32, 32), uniform_mask(torch.rand(3, 16), 0.6)[0]
+    early, _ = vit(images, keep_ids)
+    late, _ = vit(images, keep_ids, embeddings=vit.embed_patches(images))
+    torch.testing.assert_close(early, late)
+    gradients = [torch.autograd.grad(tokens.square().sum(), list(vit.parameters())) for tokens in (early, late)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

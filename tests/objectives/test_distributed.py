@@ -15,13 +15,14 @@ ROWS = torch.arange(15.0).view(5, 3) + 1  # a batch of five: three for the first
 
 
 def filled_queue(parts):
-    queue = Queue(7, 3).train()
+    """Its vectors, with their classes in a fourth column."""
+    queue = Queue(7, 3, labelled=True).train()
     with torch.no_grad():
         queue.value.zero_()
     for part in parts:
-        queue.note(F.normalize(part, dim=1))
+        queue.note(F.normalize(part, dim=1), part[:, 0].long())
     queue.update()
-    return queue.value
+    return torch.cat([queue.value, queue.labels[:, None]], dim=1)
 
 
 def test_alone_there_is_only_the_own_share():

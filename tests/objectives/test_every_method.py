@@ -4,23 +4,23 @@ import copy
 
 import pytest
 import torch
-from tiny_objectives import METHODS, frames, generator, make, train
+from tiny_objectives import METHODS, batch, frames, generator, make, train
 
 from embodied.training.optimization import compile_parts
 
 ALL = sorted(METHODS)
 # What they predict is no picture.
-NO_PICTURES = {"aim", "beit", "densecl", "dino", "distill", "droppos", "ibot", "maskfeat"}
+NO_PICTURES = {"aim", "beit", "densecl", "dino", "distill", "droppos", "ibot", "look", "maskfeat", "supervised"}
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_generator_decides_everything(name):
     objective = make(name)
     torch.manual_seed(5)
-    first, metrics = objective({"images": frames(4)}, generator(3))
+    first, metrics = objective(batch(4), generator(3))
     torch.manual_seed(6)
-    again, _ = objective({"images": frames(4)}, generator(3))
-    other, _ = objective({"images": frames(4)}, generator(4))
+    again, _ = objective(batch(4), generator(3))
+    other, _ = objective(batch(4), generator(4))
     assert first.item() == again.item() != other.item()
     assert first.ndim == 0
     assert all(value.ndim == 0 and not value.requires_grad for value in metrics.values())
@@ -32,7 +32,7 @@ def test_every_trained_weight_gets_a_gradient_in_every_step_and_no_frozen_one(na
     objective = make(name)
     for seed in range(3):
         objective.zero_grad(set_to_none=True)
-        objective({"images": frames(4)}, generator(seed))[0].backward()
+        objective(batch(4), generator(seed))[0].backward()
         missing = {part for part, value in objective.named_parameters() if value.requires_grad and value.grad is None}
         assert not missing
         assert all(value.grad is None for value in objective.parameters() if not value.requires_grad)
@@ -41,7 +41,7 @@ def test_every_trained_weight_gets_a_gradient_in_every_step_and_no_frozen_one(na
 @pytest.mark.parametrize("name", ALL)
 def test_the_encoder_learns(name):
     objective = make(name)
-    objective({"images": frames(8)}, generator())[0].backward()
+    objective(batch(8), generator())[0].backward()
     weights = [part for part in objective.encoder.vit.blocks.parameters() if part.requires_grad]
     assert sum(float(part.grad.abs().sum()) for part in weights) > 0
     assert objective.encoder.config()["name"] == "embodied.encoders.vit.ViTEncoder"
@@ -53,8 +53,8 @@ def test_three_steps_under_autocast(name):
     optimizer = torch.optim.AdamW([part for part in objective.parameters() if part.requires_grad], lr=1e-3)
     for seed in range(3):
         with torch.autocast("cpu", torch.bfloat16):
-            loss, _ = objective({"images": frames(4)}, generator(seed))
-        exact, _ = copy.deepcopy(objective)({"images": frames(4)}, generator(seed))
+            loss, _ = objective(batch(4), generator(seed))
+        exact, _ = copy.deepcopy(objective)(batch(4), generator(seed))
         assert loss.item() == pytest.approx(exact.item(), rel=0.05)
         optimizer.zero_grad()
         loss.backward()
@@ -69,9 +69,9 @@ def test_compiled_it_is_the_same(name):
     compiled = copy.deepcopy(objective)
     compile_parts(compiled, "eager")
     for model in (objective, compiled):
-        model({"images": frames(4)}, generator())[0].backward()
-    expected = objective({"images": frames(4)}, generator(1))[0]
-    torch.testing.assert_close(compiled({"images": frames(4)}, generator(1))[0], expected)
+        model(batch(4), generator())[0].backward()
+    expected = objective(batch(4), generator(1))[0]
+    torch.testing.assert_close(compiled(batch(4), generator(1))[0], expected)
     for ours, theirs in zip(objective.parameters(), compiled.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
 
@@ -82,8 +82,7 @@ def test_state_dict_is_all_the_state(name):
     objective = train(make(name), 3)
     fresh = make(name)
     fresh.load_state_dict({key: value.clone() for key, value in objective.state_dict().items()})
-    batch = {"images": frames(4, seed=2)}
-    assert fresh(batch, generator(9))[0].item() == objective(batch, generator(9))[0].item()
+    assert fresh(batch(4, seed=2), generator(9))[0].item() == objective(batch(4, seed=2), generator(9))[0].item()
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name not in NO_PICTURES])

@@ -8,15 +8,21 @@ import pytest
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 from tiny_objectives import teacher, tokenizer
+from tiny_sequences import image_encoder
 
+from embodied.cli.pretrain_sequence import build_sequence_objective
+from embodied.core.protocols import ACTION, STATE, image_key
 from embodied.encoders.vit import ViTEncoder
+from embodied.models.sequence.sensorimotor import SensorimotorTransformer
 from embodied.objectives.masked.mae import MAE
 from embodied.objectives.self_distillation.dino import DINO
 
 FOLDER = Path(__file__).parents[2] / "embodied" / "conf" / "objective"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+SEQUENCES = ("rpt",)  # learn from windows: their encoder is no vision transformer
+NAMES = sorted({path.stem for path in FOLDER.glob("*.yaml")} - {*SEQUENCES})
 MODULES = {"beit": {"tokenizer": tokenizer}, "distill": {"teacher": teacher}}  # what a yaml leaves to the user
 PASSED_ON = {"ibot": DINO, "tbm": MAE}  # where further arguments go
+RECIPES = {"visual_atoms": {"mixup": 0.8, "cutmix": 1.0}}  # what a recipe of another method changes
 TINY = ["encoder.patch_size=8", "encoder.width=32", "encoder.depth=2", "encoder.heads=2"]
 
 
@@ -32,5 +38,24 @@ def test_builds_its_method_with_the_defaults_of_the_signature(name):
     signatures = [inspect.signature(each).parameters for each in (PASSED_ON.get(name, kind), kind)]
     defaults = {key: parameter.default for each in signatures for key, parameter in each.items()}
     for key, value in given.items():
-        expected = defaults[key]
+        expected = RECIPES.get(name, {}).get(key, defaults[key])
         assert value == (list(expected) if isinstance(expected, tuple) else expected), key
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_of_sequences_builds_its_method_with_the_defaults_of_the_signature(name):
+    with hydra.initialize_config_module(version_base="1.3", config_module="embodied.conf"):
+        config = hydra.compose("pretrain", [f"objective={name}"])
+    objective = build_sequence_objective(config, image_encoder(), {image_key("front"): 8, STATE: 3, ACTION: 2})
+    given = OmegaConf.to_container(config.objective)
+    kind = get_class(given.pop("_target_"))
+    assert isinstance(objective, kind)
+    parameters = inspect.signature(kind).parameters
+    assert {key: parameters[key].default for key in given} == {
+        key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
+    }
+    network, made = inspect.signature(SensorimotorTransformer).parameters, objective.encoder.sequence.config()
+    assert made["mlp_ratio"] == network["mlp_ratio"].default
+    assert {key: network[key].default for key in ("context", "width", "depth", "heads")} == {
+        key: made[key] for key in ("context", "width", "depth", "heads")
+    }

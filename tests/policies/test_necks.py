@@ -14,7 +14,7 @@ from embodied.policies.necks.text_query import TextQuery
 
 
 def test_registry_finds_every_neck_by_its_module():
-    assert list(necks()) == ["attention", "flare", "pooled", "spatial", "spatial_softmax", "text_query"]
+    assert list(necks()) == ["attention", "flare", "pooled", "sequence", "spatial", "spatial_softmax", "text_query"]
     assert load_neck("flare") is Flare
     with pytest.raises(UsageError, match="unknown policy neck 'spatial_sofmax': did you mean spatial_softmax"):
         load_neck("spatial_sofmax")

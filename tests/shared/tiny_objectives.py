@@ -11,6 +11,7 @@ from embodied.encoders.vit import ViTEncoder
 from embodied.objectives.distill import Distill
 from embodied.objectives.masked.aim import AIM
 from embodied.objectives.masked.beit import BEiT
+from embodied.objectives.masked.croco import CroCo
 from embodied.objectives.masked.diffmae import DiffMAE
 from embodied.objectives.masked.droppos import DropPos
 from embodied.objectives.masked.mae import MAE
@@ -18,6 +19,7 @@ from embodied.objectives.masked.maskfeat import MaskFeat
 from embodied.objectives.masked.mfm import MFM
 from embodied.objectives.masked.pixio import Pixio
 from embodied.objectives.masked.ropim import ROPIM
+from embodied.objectives.masked.siammae import SiamMAE
 from embodied.objectives.masked.tbm import TBM
 from embodied.objectives.masked.tokenunify import TokenUnify
 from embodied.objectives.masked.vq import VQ
@@ -27,6 +29,7 @@ from embodied.objectives.self_distillation.densecl import DenseCL
 from embodied.objectives.self_distillation.dino import DINO
 from embodied.objectives.self_distillation.ibot import IBOT
 from embodied.objectives.self_distillation.macrl import MACRL
+from embodied.objectives.supervised import Supervised
 
 WHOLE = (1.0, 1.0)  # crops of the whole image, of another aspect ratio only
 DECODER = {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2}
@@ -78,6 +81,12 @@ METHODS = {
     "tbm": lambda: TBM(encoder(), noise=0.1, crop_scale=WHOLE, **DECODER),
     "tokenunify": lambda: TokenUnify(encoder(class_tokens=0), head_width=64, head_depth=1, crop_scale=WHOLE),
     "macrl": lambda: MACRL(encoder(), crop_scale=WHOLE, strength=0.2, **CONTRAST, **DECODER),
+    "siammae": lambda: SiamMAE(encoder(), mask_ratio=0.9, crop_scale=WHOLE, **DECODER),
+    "croco": lambda: CroCo(encoder(class_tokens=0), mask_ratio=0.75, jitter=0.1, crop_scale=WHOLE, **DECODER),
+    "supervised": lambda: Supervised(encoder(), classes=3, smoothing=0.0, strength=0.1, crop_scale=WHOLE),
+    "look": lambda: Supervised(
+        encoder(), classes=3, loss="look", neighbours=8, hidden=32, outputs=16, bank=16, crop_scale=WHOLE
+    ),
 }
 
 
@@ -100,6 +109,22 @@ def frames(count, seed=0):
     return (pixels.clamp(0, 1) * 255).to(torch.uint8)
 
 
+def labels(count, seed=0):
+    """int64 [count]: in which of three thirds of the circle the direction of the ramps of `frames` lies."""
+    return torch.randint(9, (count, 1, 1), generator=torch.Generator().manual_seed(seed)).flatten() // 3
+
+
+def partners(images):
+    """uint8 [count, 1, 32, 32, 3]: the images a moment before, three pixels to the left."""
+    return images.roll(-3, dims=2)[:, None]
+
+
+def batch(count, seed=0):
+    """What the loop may hand to an objective."""
+    images = frames(count, seed)
+    return {"images": images, "labels": labels(count, seed), "partners": partners(images)}
+
+
 def generator(seed=0):
     """Of a seed."""
     return torch.Generator().manual_seed(seed)
@@ -107,12 +132,12 @@ def generator(seed=0):
 
 def train(objective, steps, rate=3e-3, seed=1):
     """The objective after some steps on the same 32 images, with warm-up and a linear decay."""
-    draws, batch = generator(seed), {"images": frames(32)}
+    draws, images = generator(seed), batch(32)
     optimizer = torch.optim.AdamW([part for part in objective.parameters() if part.requires_grad], lr=rate)
     for step in range(1, steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, step / 10) * min(1.0, 2 - 2 * step / (steps + 1))
-        loss, _ = objective(batch, draws)
+        loss, _ = objective(images, draws)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(objective.parameters(), 3.0)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tiny_objectives import frames, generator, make
+from tiny_objectives import batch, frames, generator, make
 from torch import nn
 
 from embodied.core.errors import UsageError
@@ -30,7 +30,7 @@ def run(folder, *, name="mae", steps=8, recipe=None, records=None, monitors=(), 
     objective = make(name)
     pretrain(
         objective,
-        lambda step: frames(8, seed=step).numpy(),
+        lambda step: {name: values.numpy() for name, values in batch(8, seed=step).items()},
         steps=steps,
         learning_rate=2e-3,
         weight_decay=0.05,
@@ -62,6 +62,7 @@ def same(first, second):
         ("mae", Recipe(schedule="schedule_free", weight_decay_end=0.2)),
         ("droppos", Recipe(schedule="linear", accumulate=2)),
         ("densecl", Recipe(accumulate=2)),
+        ("look", Recipe(accumulate=2)),
         ("distill", Recipe()),
         ("vq", Recipe(schedule="constant")),
         ("ibot", Recipe(betas=(0.9, 0.999))),

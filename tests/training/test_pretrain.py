@@ -1,15 +1,20 @@
 """The pre-training loop: resumable to the bit, decays only matrices, follows its schedule."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from embodied.core.checkpoint import load_checkpoint, save_checkpoint
 from embodied.core.errors import UsageError, UserError
 from embodied.core.reporting import SilentReporter
+from embodied.core.run_folder import Stopwatch
 from embodied.training.optimization import learning_rate_factor, parameter_groups
 from embodied.training.pretrain import pretrain
+from embodied.training.pretrain_records import Window
 from embodied.training.pretrain_state import resume_step
 
 
@@ -49,8 +54,8 @@ class KillingReporter(SilentReporter):
             yield item
 
 
-def run(folder, *, reporter=None, steps=30, read=read_batch, log=lambda record: None, **options):
-    objective = MeanColour()
+def run(folder, *, reporter=None, steps=30, read=read_batch, log=lambda record: None, objective=None, **options):
+    objective = objective or MeanColour()
     settings = {"learning_rate": 0.02, "clip": 1.0, "precision": "fp32", **options}
     pretrain(
         objective,
@@ -101,7 +106,42 @@ def test_learns_better_than_the_mean(tmp_path):
     assert [record["step"] for record in records][:4] == [7, 10, 14, 20]  # and at checkpoints
     colours = np.concatenate([read_batch(step).mean(axis=(1, 2)) / 255 for step in range(50)])
     assert records[-1]["loss"] < 0.3 * colours.var(axis=0).mean()
-    assert {"loss", "noise", "gradient_norm", "learning_rate", "frames_per_second"} <= records[0].keys()
+    speed = {"frames_per_second", "mfu", "data_wait"}
+    assert {"loss", "noise", "gradient_norm", "learning_rate", *speed} <= records[0].keys()
+
+
+def test_the_next_batch_is_read_while_a_step_is_computed(tmp_path):
+    started, read_ahead = threading.Event(), threading.Event()
+
+    class Starts(SilentReporter):
+        def track(self, items, **given):
+            started.set()  # what came before was no step
+            yield from items
+
+    class Waits(MeanColour):
+        def forward(self, batch, generator):
+            assert not started.is_set() or read_ahead.wait(60)
+            return super().forward(batch, generator)
+
+    def read(step):
+        if step == 1:
+            read_ahead.set()
+        return read_batch(step)
+
+    run(tmp_path, steps=3, read=read, reporter=Starts(), objective=Waits())
+
+
+def test_records_have_the_share_of_the_time_that_went_by_waiting(monkeypatch):
+    monkeypatch.setattr(Stopwatch, "seconds", property(lambda self: 4.0))
+    window = Window(Accelerator(cpu=True), flops=6.0, peak=3.0)
+    for seconds in (0.75, 0.25):
+        window.wait(seconds)
+        window.add({"loss": torch.tensor(1.0)})
+        window.end_step({"gradient_norm": torch.tensor(1.0)}, 8)
+    record = window.record()
+    assert (record["data_wait"], record["frames_per_second"], record["mfu"]) == (0.25, 4.0, 8.0)
+    window.end_step({"gradient_norm": torch.tensor(1.0)}, 8)
+    assert window.record()["data_wait"] == 0.0
 
 
 def test_bf16_runs(tmp_path):

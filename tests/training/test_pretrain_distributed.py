@@ -13,7 +13,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))  # the processes are started by path
 
-from tiny_objectives import METHODS, frames, make
+from tiny_objectives import METHODS, batch, make
 
 from embodied.core.checkpoint import load_checkpoint
 from embodied.core.reporting import SilentReporter
@@ -41,7 +41,7 @@ class Colour(nn.Module):
 
 
 def read_batch(step):
-    return frames(8, seed=step).numpy()
+    return {name: values.numpy() for name, values in batch(8, seed=step).items()}
 
 
 def train(name, folder, *, accumulate):

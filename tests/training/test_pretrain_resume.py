@@ -86,7 +86,7 @@ def same(first, second):
 
 
 def without_speed(records):
-    speed = ("frames_per_second", "mfu")
+    speed = ("frames_per_second", "mfu", "data_wait")
     return [{name: value for name, value in record.items() if name not in speed} for record in records]
 
 

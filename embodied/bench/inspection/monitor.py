@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from torch import nn
 
+from embodied.bench.inspection.class_probes import chance_accuracy, knn_accuracy, linear_accuracy, why_no_classes
 from embodied.bench.inspection.features import COARSE, raw_pixels, read_features
 from embodied.bench.inspection.health import complaints, health
 from embodied.bench.inspection.measure import why_no_probe
@@ -15,10 +16,13 @@ from embodied.bench.inspection.samples import Part
 
 
 class InspectionMonitor:
-    """A `training.pretrain.Monitor`: RankMe, spread and mean |cos| of pooled features, R^2 of probes; loud on collapse.
+    """A `training.pretrain.Monitor`: RankMe, spread and mean |cos| of pooled features, probes; loud on collapse.
+
+    Probes are of the state (R^2) and of the class (top-1 accuracy, beside that of always guessing the most frequent
+    one, `chance_top1`), each a mean over the parts that have at least four episodes with it.
 
     Args:
-        parts: the frames; those with a state of at least four episodes are probed, R^2 is their mean.
+        parts: the frames.
         every: steps.
         target: the key of `Part.states`.
         warn: shows a line that must be seen.
@@ -33,6 +37,11 @@ class InspectionMonitor:
             for number, part in enumerate(parts)
             if part.states is not None and why_no_probe(part, target) is None
         }
+        self._classes = {
+            number: part.classes
+            for number, part in enumerate(parts)
+            if part.classes is not None and why_no_classes(part) is None
+        }
 
     def __call__(self, step: int, objective: nn.Module) -> Mapping[str, float]:
         """Values to log; the objective is in eval mode."""
@@ -46,18 +55,35 @@ class InspectionMonitor:
         numbers = health(pooled)
         for complaint in complaints(numbers, self._pixels):
             self._warn(f"step {step}: {complaint}")
-        return {**numbers, **self._probes(features)}
+        return {**numbers, **self._probes(features), **self._chance()}
 
     def baseline(self) -> dict[str, float]:
         """The same probes on raw 16x16 pixels."""
-        return self._probes([{"pixels": raw_pixels(part.frames)} for part in self._parts])
+        pixels = self._probes([{"pixels": raw_pixels(part.frames)} for part in self._parts])
+        return {**pixels, **self._chance()}
 
     def _probes(self, features: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
         found: dict[str, list[float]] = {}
-        for number, states in self._states.items():
-            episodes = self._parts[number].episodes
+        for number, part in enumerate(self._parts):
             for name, values in features[number].items():
                 if name != COARSE:  # ten times the cost of the others
-                    found.setdefault(f"linear_r2_{name}", []).append(linear_probe(values, states, episodes).r2)
-                    found.setdefault(f"knn_r2_{name}", []).append(knn_probe(values, states, episodes).r2)
+                    for kind, value in self._probe(number, values, part.episodes).items():
+                        found.setdefault(f"{kind}_{name}", []).append(value)
         return {name: float(np.mean(values)) for name, values in found.items()}
+
+    def _probe(self, number: int, values: np.ndarray, episodes: np.ndarray) -> dict[str, float]:
+        """What can be read out of one kind of features of a part."""
+        found = {}
+        if number in self._states:
+            states = self._states[number]
+            found["linear_r2"] = linear_probe(values, states, episodes).r2
+            found["knn_r2"] = knn_probe(values, states, episodes).r2
+        if number in self._classes:
+            classes = self._classes[number]
+            found["linear_top1"] = linear_accuracy(values, classes, episodes)
+            found["knn_top1"] = knn_accuracy(values, classes, episodes)
+        return found
+
+    def _chance(self) -> dict[str, float]:
+        found = [chance_accuracy(classes) for classes in self._classes.values()]
+        return {"chance_top1": float(np.mean(found))} if found else {}

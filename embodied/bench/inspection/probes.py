@@ -60,13 +60,23 @@ def probe(
     episodes: Int[np.ndarray, " F"],
     predict: Predict,
 ) -> Score:
+    """R^2 of `held_out_guesses`; the states are `moving_values`."""
+    return score(held_out_guesses(features, states, episodes, predict), states, episodes)
+
+
+def held_out_guesses(
+    features: Float[np.ndarray, "F D"],
+    states: Float[np.ndarray, "F P"],
+    episodes: Int[np.ndarray, " F"],
+    predict: Predict,
+) -> Float[np.ndarray, "F P"]:
     """Every episode is predicted once, from the episodes of the other folds.
 
-    The setting (penalty, k) is chosen on folds of the training episodes, never on those that count.
+    The setting (penalty, k) is chosen on folds of the training episodes, by squared error, never on those that count.
 
     Args:
         features: of at least `FOLDS` episodes.
-        states: `moving_values`.
+        states: what is predicted.
         episodes: which episode a frame is of.
         predict: the kind of probe.
     """
@@ -79,7 +89,7 @@ def probe(
             errors.append(np.array([((guess - targets[outer]) ** 2).sum() for guess in tried]))
         best = int(np.argmin(np.sum(errors, axis=0)))
         guesses[test] = predict(known, targets, features[test])[best]
-    return score(guesses, states, episodes)
+    return guesses
 
 
 def episode_folds(episodes: Int[np.ndarray, " F"]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -11,6 +11,7 @@ import numpy as np
 from embodied.core.errors import UsageError, UserError, unknown_name
 from embodied.core.protocols import STATE, image_key
 from embodied.datasets.files.image_files import list_images, read_square
+from embodied.datasets.loading.frame_parts import NamedLabels, folder_labels
 from embodied.datasets.storage.location import S3_SCHEME
 from embodied.datasets.store.episode_index import is_store
 from embodied.datasets.store.episode_store import EpisodeStore
@@ -28,6 +29,8 @@ class Part:
         episodes: int64 [F]; a photograph is an episode of its own.
         labels: which frame of the source it is, for people.
         states: float64 [F, P], what probes read out; None where the source has none.
+        classes: int64 [F], which folder a photograph lies in, or which task its episode is of; None where they are all
+            of one, or a photograph lies in none.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Part:
     episodes: np.ndarray
     labels: Sequence[str]
     states: np.ndarray | None = None
+    classes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -95,13 +99,14 @@ def store_part(source: str, *, frames: int, camera: str | None, target: str) -> 
         episodes=np.array([episode for episode, _ in places], np.int64),
         labels=[f"episode {episode}, frame {moment}" for episode, moment in places],
         states=states,
+        classes=_different(NamedLabels.of([store.episodes[episode].task for episode, _ in places])),
     )
 
 
 def folder_part(folder: Path, *, frames: int, skip_damaged: bool) -> Part:
     """Evenly spaced files of a folder, cut to squares."""
     paths = list_images(folder)
-    pictures, labels = [], []
+    pictures, kept = [], []
     for path in (paths[number] for number in spaced(len(paths), frames)):
         try:
             pictures.append(read_square(path, PHOTO_SIZE))
@@ -109,10 +114,20 @@ def folder_part(folder: Path, *, frames: int, skip_damaged: bool) -> Part:
             if not skip_damaged:
                 raise
             continue
-        labels.append(path.name)
+        kept.append(path)
     if not pictures:
         raise UserError(f"none of the images in {folder} can be read")
-    return Part(name=folder.name, frames=np.stack(pictures), episodes=np.arange(len(pictures)), labels=labels)
+    return Part(
+        name=folder.name,
+        frames=np.stack(pictures),
+        episodes=np.arange(len(pictures)),
+        labels=[path.name for path in kept],
+        classes=_different(folder_labels(kept, folder)),
+    )
+
+
+def _different(labels: NamedLabels | None) -> np.ndarray | None:
+    return labels.numbers if labels is not None and len(labels.names) > 1 else None
 
 
 def spaced(total: int, count: int) -> list[int]:

@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch.distributed
 from torch import Tensor
+
+_alone = ContextVar("alone", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within the block this process exchanges nothing: for what one process computes while the others wait."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
@@ -35,4 +51,4 @@ def gather_from_processes(value: Tensor) -> list[Tensor]:
 
 
 def _together() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.is_available() and torch.distributed.is_initialized() and not _alone.get()

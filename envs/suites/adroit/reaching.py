@@ -46,27 +46,42 @@ class PalmReaching:
 
         `turn` is a rotation [3, 3] from the orientation at first to the one that is wanted.
         """
+        linear, angular = self._jacobians(self.position)
+        jacobian = np.concatenate([linear, _ROTATION_WEIGHT * angular])  # (6, J)
+        return self._moved(self._joint_step(jacobian, self._error(position, reach, turn)), fingers)
+
+    def action_with_tool(self, tool: np.ndarray, place: np.ndarray, fingers: np.ndarray, *, reach: float) -> np.ndarray:
+        """As `action`, but brings a point [3] of what the hand holds to a place [3], however the hand turns for it."""
+        linear, _ = self._jacobians(tool)
+        return self._moved(self._joint_step(linear, shortened(place - tool, reach)), fingers)
+
+    def _jacobians(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of a point that moves with the palm, linear and angular, [3, J] each."""
+        import mujoco
+
+        model = self._simulation.model
+        linear, angular = np.zeros((3, model.nv)), np.zeros((3, model.nv))
+        mujoco.mj_jac(model, self._simulation.data, linear, angular, point, model.site_bodyid[self._site])
+        return linear[:, : self._count], angular[:, : self._count]
+
+    def _moved(self, joint_step: np.ndarray, fingers: np.ndarray) -> np.ndarray:
+        """The action float32 [A] that moves the arm and wrist on by `joint_step` [J]."""
         model, data, count = self._simulation.model, self._simulation.data, self._count
-        aim = data.qpos[:count] + self._lead * self._joint_step(self._error(position, reach, turn))
+        aim = data.qpos[:count] + self._lead * joint_step
         stiffness = -model.actuator_biasprm[:count, 1]
         arm = (stiffness * aim + data.qfrc_bias[:count]) / model.actuator_gainprm[:count, 0]
         low, high = model.actuator_ctrlrange.T
         wanted = 2 * (np.concatenate([arm, fingers]) - low) / (high - low) - 1
         return np.clip(wanted, -1, 1).astype(np.float32)
 
-    def _joint_step(self, error: np.ndarray) -> np.ndarray:
+    def _joint_step(self, jacobian: np.ndarray, error: np.ndarray) -> np.ndarray:
         """Damped least squares; joints that would pass a limit stay, and the others make up for them."""
-        import mujoco
-
         model, data, count = self._simulation.model, self._simulation.data, self._count
-        linear, angular = np.zeros((3, model.nv)), np.zeros((3, model.nv))
-        mujoco.mj_jacSite(model, data, linear, angular, self._site)
-        jacobian = np.concatenate([linear[:, :count], _ROTATION_WEIGHT * angular[:, :count]])  # (6, J)
         joints, (low, high) = data.qpos[:count], model.jnt_range[:count].T
         stays, step = np.zeros(count, bool), np.zeros(count)
         for _ in range(count):
             free = np.where(stays, 0.0, jacobian)
-            step = free.T @ np.linalg.solve(free @ free.T + _DAMPING * np.eye(6), error)
+            step = free.T @ np.linalg.solve(free @ free.T + _DAMPING * np.eye(len(error)), error)
             after = joints + step
             passes = ((after > high - _LIMIT_MARGIN) & (step > 0)) | ((after < low + _LIMIT_MARGIN) & (step < 0))
             if not (passes & ~stays).any():

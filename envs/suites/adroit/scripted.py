@@ -7,10 +7,15 @@ from collections.abc import Callable
 from embodied.core.errors import UsageError
 from embodied.core.protocols import Expert
 from embodied.envs.suites.adroit.scripted_door import DoorExpert
+from embodied.envs.suites.adroit.scripted_hammer import HammerExpert
 from embodied.envs.suites.adroit.scripted_relocate import RelocateExpert
 from embodied.envs.suites.adroit.simulation import AdroitSimulation
 
-_SCRIPTS: dict[str, Callable[[AdroitSimulation], Expert]] = {"door": DoorExpert, "relocate": RelocateExpert}
+_SCRIPTS: dict[str, Callable[[AdroitSimulation], Expert]] = {
+    "door": DoorExpert,
+    "hammer": HammerExpert,
+    "relocate": RelocateExpert,
+}
 
 
 def make_script(task: str, simulation: AdroitSimulation) -> Expert:

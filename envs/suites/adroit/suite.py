@@ -39,8 +39,8 @@ SUITE = Suite(
     make=make_simulation,
     protocols={"cortex": CORTEX_TASKS},
     experts={
-        "expert": "for door and relocate the script, else the network",
-        "scripted": "opens the door; takes the ball and carries it to the target",
+        "expert": "for door, hammer and relocate the script, else the network",
+        "scripted": "opens the door; drives the nail in; carries the ball to the target",
         "rl": "a network trained by SAC on the privileged state; for pen",
     },
     build_expert=build_expert,

@@ -11,7 +11,7 @@ INSTRUCTIONS = {
     "relocate": "move the blue ball to the green target",
 }
 CORTEX_TASKS = ("pen", "relocate")
-SCRIPTED_TASKS = ("door", "relocate")
+SCRIPTED_TASKS = ("door", "hammer", "relocate")
 # CortexBench's is `vil_camera`, R3M's are `view_1` and `view_4`. The library's models have the views only with the pen;
 # its view_3 and view_5 show the table from below.
 CAMERAS = {

@@ -26,12 +26,21 @@ _POSITION_GAIN, _ROTATION_GAIN = 2.0, 1.5
 
 
 class Scene:
-    """The privileged state of a simulation, and what its arm has to do to get somewhere."""
+    """The privileged state of a simulation, and what one of its arms has to do to get somewhere.
 
-    def __init__(self, simulation: RobosuiteSimulation) -> None:
+    Args:
+        simulation: after a reset.
+        arm: its number.
+    """
+
+    def __init__(self, simulation: RobosuiteSimulation, arm: int = 0) -> None:
         self.simulation = simulation
-        self._hand = simulation.hands[0]
+        self._hand = simulation.hands[arm]
         self._bodies: dict[str, int] = {}
+        self.base = f"robot{arm}_base"
+        control = simulation.library.robots[arm].part_controllers["right"]
+        # Columns: the axes along which the arm is told to move and turn.
+        self._frame = np.eye(3) if control.input_ref_frame == "world" else self.rotation(self.base)
 
     def position(self, body: str) -> np.ndarray:
         """Of a body, [3]."""
@@ -73,13 +82,18 @@ class Scene:
         return self.simulation.dirt
 
     def towards(
-        self, position: np.ndarray, rotation: np.ndarray, grip: float | None, *, pace: float = 1.0
+        self, position: np.ndarray, rotation: np.ndarray, grip: float | None = None, *, pace: float = 1.0
     ) -> np.ndarray:
         """The action float32 [7], or [6] without a gripper, that leads to a pose; at most `pace` of each way."""
-        turn = Rotation.from_matrix(rotation @ self.hand_rotation.T).as_rotvec()
-        move = (position - self.hand) * (_POSITION_GAIN / _REACH)
+        turn = self._frame.T @ Rotation.from_matrix(rotation @ self.hand_rotation.T).as_rotvec()
+        move = self._frame.T @ (position - self.hand) * (_POSITION_GAIN / _REACH)
         action = np.clip(np.concatenate([move, turn * (_ROTATION_GAIN / _TURN)]), -pace, pace)
         return np.append(action, [] if grip is None else grip).astype(np.float32)
+
+    def closing(self, *axes: np.ndarray) -> np.ndarray:
+        """Of several axes [3], the one along which this arm closes its fingers most easily; see `nearest_to_y`."""
+        base = self.rotation(self.base)
+        return base @ nearest_to_y(*(base.T @ axis for axis in axes))
 
     def misses(self, position: np.ndarray, rotation: np.ndarray) -> tuple[float, float]:
         """How far the hand is from a pose: metres, radians."""
@@ -139,9 +153,14 @@ def above(position: np.ndarray, height: float) -> np.ndarray:
 
 
 class ScriptedExpert:
-    """Runs a script, from its beginning at each reset and again when it ends without success; then it rests."""
+    """Runs a script, from its beginning at each reset and again when it ends without success; then it rests.
 
-    def __init__(self, simulation: RobosuiteSimulation, script: Callable[[Scene], Steps]) -> None:
+    Args:
+        simulation: of the task, which is only read.
+        script: takes a scene for each arm.
+    """
+
+    def __init__(self, simulation: RobosuiteSimulation, script: Callable[..., Steps]) -> None:
         self._simulation, self._script = simulation, script
         self._actions = self._repeat()
 
@@ -152,12 +171,18 @@ class ScriptedExpert:
         return next(self._actions)
 
     def _repeat(self) -> Iterator[np.ndarray]:
-        scene = Scene(self._simulation)
-        grip = OPEN if self._simulation.spec.gripper else None
+        arms = [Scene(self._simulation, arm) for arm in range(len(self._simulation.hands))]
+        action = np.zeros(len(self._simulation.spec.action), np.float32)
+        action[list(self._simulation.spec.gripper)] = OPEN
         while True:
-            for action in self._script(scene):
+            for action in self._script(*arms):
                 yield action
-                grip = None if grip is None else float(action[-1])
-            yield from hold(scene, scene.hand_rotation, grip, 1)
+            yield self._rest(arms, action)
             while self._simulation.library._check_success():
-                yield from hold(scene, scene.hand_rotation, grip, 1)
+                yield self._rest(arms, action)
+
+    def _rest(self, arms: list[Scene], action: np.ndarray) -> np.ndarray:
+        """The action that keeps the arms where they are and the fingers as they were told last."""
+        grips = [[float(action[index])] for index in self._simulation.spec.gripper] or [[]] * len(arms)
+        parts = [arm.towards(arm.hand, arm.hand_rotation, *grip) for arm, grip in zip(arms, grips, strict=True)]
+        return np.concatenate(parts)

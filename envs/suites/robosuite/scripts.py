@@ -9,12 +9,14 @@ from embodied.envs.suites.robosuite.scripted import Scene, ScriptedExpert, Steps
 from embodied.envs.suites.robosuite.scripted_blocks import lift, stack
 from embodied.envs.suites.robosuite.scripted_door import open_door
 from embodied.envs.suites.robosuite.scripted_groceries import place_groceries, place_grocery
+from embodied.envs.suites.robosuite.scripted_handover import hand_over
 from embodied.envs.suites.robosuite.scripted_nuts import thread_nut, thread_nuts
+from embodied.envs.suites.robosuite.scripted_pair import insert_peg, lift_pot
 from embodied.envs.suites.robosuite.scripted_wipe import wipe
 from embodied.envs.suites.robosuite.simulation import RobosuiteSimulation
 from embodied.envs.suites.robosuite.tasks import GROCERIES
 
-SCRIPTS: dict[str, Callable[[Scene], Steps]] = {
+SCRIPTS: dict[str, Callable[..., Steps]] = {
     "Lift": lift,
     "Stack": stack,
     "Door": open_door,
@@ -24,6 +26,9 @@ SCRIPTS: dict[str, Callable[[Scene], Steps]] = {
     "NutAssemblySquare": thread_nut("SquareNut"),
     "NutAssemblyRound": thread_nut("RoundNut"),
     "Wipe": wipe,
+    "TwoArmLift": lift_pot,
+    "TwoArmPegInHole": insert_peg,
+    "TwoArmHandover": hand_over,
 }
 
 

@@ -1,0 +1,53 @@
+"""The transformer between stems and readout. Legend: B batch, L tokens, D width."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from embodied.core.errors import UsageError
+from embodied.models.block import Block, initialize
+
+
+class Trunk(nn.Module):
+    """Pre-norm blocks over a sequence.
+
+    Args:
+        width: D, a multiple of heads.
+        depth: blocks; 0 for none.
+        heads: attention heads.
+        drop_path: of the last block, rising linearly from 0 at the first.
+        final_norm: a layer norm after the last block.
+        eps: of the layer norms.
+        options: further arguments of `models.block.Block`.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        heads: int,
+        drop_path: float = 0.0,
+        final_norm: bool = True,
+        eps: float = 1e-6,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if depth < 0 or heads < 1 or width % heads:
+            raise UsageError(
+                f"expected depth >= 0 and a width that is a multiple of heads={heads}, got {depth}, {width}"
+            )
+        self.width = width
+        rates = [drop_path * number / max(depth - 1, 1) for number in range(depth)]
+        self.blocks = nn.ModuleList(Block(width, heads, eps=eps, drop_path=rate, **options) for rate in rates)
+        self.norm = nn.LayerNorm(width, eps=eps) if final_norm else nn.Identity()
+        initialize(self)
+
+    def forward(self, tokens: Float[Tensor, "B L D"], *, mask: Tensor | None = None) -> Float[Tensor, "B L D"]:
+        """The tokens after all blocks; `mask` as of `Block`, see `attention_rules.mask_from_groups`."""
+        for block in self.blocks:
+            tokens = block(tokens, mask=mask)
+        return self.norm(tokens)
