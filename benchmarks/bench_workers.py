@@ -34,8 +34,8 @@ controllers:
 baselines: {state: [mlp], proprioception: [mlp], pixels: [mlp], random: [mlp], scratch: [mlp]}
 settings:
   env.horizon: 130
-  episodes: 10
-  train.steps: 1000
+  episodes: 5
+  train.steps: 300
   train.checkpoints: 1
   evaluate.selection_episodes: 0
 exceptions:
