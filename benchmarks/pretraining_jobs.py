@@ -57,13 +57,14 @@ def chosen_objectives(names: str | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Collect:
-    """One store of a task in a scene, see `embodied collect`."""
+    """One store of a task in a scene, see `embodied collect`; `expert` None is the suite's best."""
 
     store: Path
     task: str
     scene: str
     seed: int
     episodes: int
+    expert: str | None
     crew: Crew
     progress: Progress
 
@@ -74,19 +75,25 @@ class Collect:
     def __call__(self, earlier: dict[str, Future[str | None]]) -> str | None:
         if is_store(self.store) and len(EpisodeStore.open(self.store)) >= self.episodes:
             return None
-        settings = ["collect.expert=mixed", "collect.only_successes=false", "collect.noise=0.2", "workers=0"]
+        settings = [
+            f"collect.expert={self.expert or 'null'}",
+            "collect.only_successes=false",
+            "collect.noise=0.2",
+            "workers=0",
+        ]
         settings += [f"task={self.task}", f"env.visuals={self.scene}", f"collect.seed={self.seed}"]
         settings += [f"episodes={self.episodes}", f"store={override_text(str(self.store))}"]
         reason = self.crew.run(self.name, ["collect", *settings])
-        self.progress.console.print(f"{self.name}: {reason or 'collected'}", highlight=False)
+        self.progress.console.print(f"{self.name}: {reason or 'collected'}", markup=False, highlight=False)
         return reason
 
 
 def collect_jobs(options: Namespace, crew: Crew, progress: Progress) -> tuple[list[Collect], list[Collect]]:
     """Of the stores that are probed, and of those to train on; none of the latter with `--data`."""
     folder: Path = options.folder
+    # Where the object moves in few episodes, R^2 of those held out says little: the expert moves it in nearly all.
     probed = [
-        Collect(folder / "probes" / f"{task}-{scene}", task, scene, seed, options.probe_episodes, crew, progress)
+        Collect(folder / "probes" / f"{task}-{scene}", task, scene, seed, options.probe_episodes, None, crew, progress)
         for scene, seed in PROBE_SEEDS.items()
         for task in BENCH_TASKS
     ]
@@ -95,7 +102,7 @@ def collect_jobs(options: Namespace, crew: Crew, progress: Progress) -> tuple[li
     varied = options.episodes // 2
     shares = dict(zip(SCENES, (options.episodes - varied, varied), strict=True))
     return probed, [
-        Collect(folder / "data" / f"{task}-{scene}", task, scene, DATA_SEEDS[scene], count, crew, progress)
+        Collect(folder / "data" / f"{task}-{scene}", task, scene, DATA_SEEDS[scene], count, "mixed", crew, progress)
         for scene, count in shares.items()
         for task in TASKS[: options.tasks]
     ]
@@ -116,7 +123,7 @@ class Pretrain:
         if need is not None and earlier[need].result() is not None:
             return f"it needs {need}, which failed"
         reason = self._train() or self._inspect()
-        self.progress.console.print(f"{self.name}: {reason or 'done'}", highlight=False)
+        self.progress.console.print(f"{self.name}: {reason or 'done'}", markup=False, highlight=False)
         return reason
 
     @property
@@ -143,7 +150,7 @@ class Pretrain:
         to = self.options.folder / "inspect" / self.name
         if (to / "numbers.json").is_file():
             return None
-        settings = [f"encoder={override_text(f'path={self.run / "encoder"}')}", f"data={override_text(self.probes)}"]
+        settings = [f"encoder={override_text(str(self.run / 'encoder'))}", f"data={override_text(self.probes)}"]
         settings += [f"to={override_text(str(to))}", f"frames={PROBE_FRAMES * len(self.probes)}", "device=cpu"]
         return self.crew.run(f"{self.name}-inspect", ["inspect", *settings, f"target={ENVIRONMENT_STATE}"])
 

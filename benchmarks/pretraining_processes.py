@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Lock
 from typing import IO, Protocol
@@ -66,8 +67,8 @@ class Crew:
             Why it failed, one line; None if it has not.
         """
         log = self._logs / f"{name}.log"
-        with open(log, "wb") as file:
-            child = self._start([sys.executable, "-m", "embodied", *arguments], None if shown else file)
+        with nullcontext() if shown else open(log, "wb") as output:
+            child = self._start([sys.executable, "-m", "embodied", *arguments], output)
         try:
             while True:
                 try:
@@ -76,18 +77,22 @@ class Crew:
                 except subprocess.TimeoutExpired:
                     if watch is not None:
                         watch()
+        except BaseException:  # the one that is shown is waited for by the main thread, which signals reach
+            child.terminate()
+            raise
         finally:
             self._children.discard(child)
         if not code:
             return None
-        ended = f"exit code {code}" if code > 0 else f"ended by signal {-code}"
-        return ended if shown else f"{_last_words(log) or ended} (see {log})"
+        if shown or code < 0:
+            return f"exit code {code}" if code > 0 else f"ended by signal {-code}"
+        return f"{_last_words(log) or f'exit code {code}'} (see {log})"
 
     def end(self) -> None:
         """End all processes; no new one is started."""
         with self._guard:
             self._closed = True
-            for child in self._children:
+            for child in list(self._children):
                 child.terminate()
 
     def side_by_side(self, jobs: Sequence[Job], workers: int, advance: Advance) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from embodied.bench.bench_folders import read_folder
 from embodied.bench.cells import CellResult
@@ -26,7 +26,8 @@ BENCH_TASKS = ("hammer-v3", "assembly-v3")
 SCENES = ("static", "varied")
 RANDOM = "random init"  # untrained weights of the architecture of all others
 POOLED = "pooled"  # what the controllers see
-NOTHING = "–"
+NOTHING = "-"
+PAIRED = ("pairing", "gap")  # of objectives that see two frames
 LABELS = {"pixels": "raw pixels 16x16", "random": "random (architecture of the default encoder)"}
 
 
@@ -65,6 +66,7 @@ def write_table(
     bench: Path,
     batch: int,
     needs: Mapping[str, str],
+    reference: DictConfig,
 ) -> str:
     """Write all files from what there is; returns the main table.
 
@@ -75,13 +77,14 @@ def write_table(
         bench: the folder of the benchmark.
         batch: frames of a step.
         needs: which objective learns from the result of which.
+        reference: the configuration that the others are compared with.
     """
     results = bench_results(bench)
     lines = []
     for name, run in runs.items():
         line = Line(name, reason=failed.get(name))
         if line.reason is None:
-            add_training(line, run, batch, needs.get(name))
+            add_training(line, run, batch, needs.get(name), reference)
             add_probes(line, folder / "inspect" / name / "numbers.json")
         add_success(line, results, str(run / "encoder"))
         lines.append(line)
@@ -104,7 +107,7 @@ def bench_results(folder: Path) -> Sequence[CellResult]:
         return ()
 
 
-def add_training(line: Line, run: Path, batch: int, need: str | None) -> None:
+def add_training(line: Line, run: Path, batch: int, need: str | None, reference: DictConfig) -> None:
     """Time, from the speed between records: a training that was killed counts what it has kept; and what differs."""
     records = [record for record in read_metrics(run / "metrics.jsonl") if "frames_per_second" in record]
     if records:
@@ -112,24 +115,21 @@ def add_training(line: Line, run: Path, batch: int, need: str | None) -> None:
         parts = zip(records, [0, *steps], strict=False)
         line.seconds = sum((record["step"] - before) * batch / record["frames_per_second"] for record, before in parts)
         line.frames_per_second = steps[-1] * batch / line.seconds
-    reference = run.parent / "mae" / "config.yaml"
-    if (run / "config.yaml").is_file() and reference.is_file():
-        theirs, ours = flat_settings(reference), flat_settings(run / "config.yaml")
+    if (run / "config.yaml").is_file():
+        theirs, ours = flat_settings(reference), flat_settings(OmegaConf.load(run / "config.yaml"))
         line.differs = [f"{key}={value}" for key, value in ours.items() if theirs.get(key) != value]
     if need is not None:
         line.differs.append(f"learns from the result of {need}, whose time is not counted here")
 
 
-def flat_settings(path: Path) -> dict[str, str]:
+def flat_settings(resolved: Any) -> dict[str, str]:
     """Data, encoder and training of a resolved configuration."""
-    config = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(config, dict), path
+    config = OmegaConf.to_container(resolved)
+    assert isinstance(config, dict), config
     found = {f"{group}.{key}": str(value) for group in ("encoder", "train") for key, value in config[group].items()}
     data = config["data"] if isinstance(config["data"], list) else [config["data"]]
-    pairing = config["objective"].get("pairing")
-    return {"data": "+".join(Path(str(each)).name for each in data), **found} | (
-        {} if pairing is None else {"objective.pairing": str(pairing)}
-    )
+    paired = {f"objective.{key}": str(config["objective"][key]) for key in PAIRED if key in config["objective"]}
+    return {"data": "+".join(Path(str(each)).name for each in data), **found, **paired}
 
 
 def add_probes(line: Line, path: Path) -> None:

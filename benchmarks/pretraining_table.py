@@ -1,11 +1,11 @@
 """All pre-training objectives side by side: one encoder each, alike in data, steps, batch and architecture.
 
-    python benchmarks/pretraining_table.py FOLDER [--data STORES] [--photos FOLDER] [--steps 3000]
+    python benchmarks/pretraining_table.py FOLDER [--data STORES] [--photos FOLDER] [--steps 1000]
 
-Per objective one `embodied pretrain` and one `embodied inspect`, which probes the simulator's state on held-out episodes;
-then one `embodied bench` on hammer-v3 and assembly-v3, in the static and in the varied scene, with the mandatory
-baselines. Untrained weights of the same architecture and raw pixels stand in the same table. Without --data it collects
-ten tasks, half of the episodes in the varied scene; what the probes look at is collected with other seeds.
+Per objective one `embodied pretrain` and one `embodied inspect`, which probes the simulator's state on held-out
+episodes; then one `embodied bench` on hammer-v3 and assembly-v3, in the static and in the varied scene, with the
+mandatory baselines. Untrained weights of the same architecture and raw pixels stand in the same table. Without --data
+it collects ten tasks, half of the episodes in the varied scene; what the probes look at is collected with other seeds.
 
 Killed at any moment, the same command goes on; with more --objectives or --seeds it adds them. An objective that fails
 costs its row only: the row says why, and the exit code is 1. Writes FOLDER/table.md, table.json and table_<scene>.png.
@@ -20,18 +20,30 @@ import sys
 from pathlib import Path
 
 import yaml
-from pretraining_jobs import NEEDS, TASKS, Pretrain, chosen_objectives, collect_jobs, run_of, save_random
+from pretraining_jobs import (
+    NEEDS,
+    TASKS,
+    Pretrain,
+    chosen_objectives,
+    collect_jobs,
+    pretrain_settings,
+    run_of,
+    save_random,
+)
 from pretraining_processes import Advance, Crew
 from pretraining_rows import BENCH_TASKS, RANDOM, SCENES, write_table
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from embodied.bench.suite import MANDATORY
 from embodied.cli.bench_plan import override_text
+from embodied.cli.config import compose_config
 from embodied.core.errors import UserError
 from embodied.core.files import write_json, write_text
 
 SUITE = "objectives"
+REFERENCE = "mae"  # whose settings the others are compared with
 INTERRUPTED = 130
 
 
@@ -42,7 +54,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--objectives", help="a,b; default: all that learn from frames")
     parser.add_argument("--data", type=Path, help="a folder of stores, as pretraining_data.sh makes")
     parser.add_argument("--photos", type=Path, help="a folder of photographs, besides")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seeds", type=int, default=3, help="of the controllers")
     parser.add_argument("--workers", type=int, default=2)
@@ -50,11 +62,12 @@ def parse() -> argparse.Namespace:
     smaller.add_argument("--tasks", type=int, default=len(TASKS), help="whose episodes are collected")
     smaller.add_argument("--episodes", type=int, default=4, help="of each task, half of them in the varied scene")
     smaller.add_argument("--probe-episodes", type=int, default=24, help="of each store that is probed, at least 4")
+    smaller.add_argument("--demos", type=int, default=25)
     smaller.add_argument("--bench-episodes", type=int, default=20)
     smaller.add_argument("--bench-steps", type=int, default=1000)
     options = parser.parse_args()
     for name, least in (("steps", 1), ("batch", 2), ("seeds", 1), ("workers", 1), ("tasks", 2), ("episodes", 2),
-                        ("probe_episodes", 4), ("bench_episodes", 1), ("bench_steps", 1)):  # fmt: skip
+                        ("probe_episodes", 4), ("demos", 1), ("bench_episodes", 1), ("bench_steps", 1)):  # fmt: skip
         if getattr(options, name) < least:
             parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(options, name)}")
     for name in ("data", "photos"):
@@ -71,7 +84,7 @@ def write_suite(options: argparse.Namespace) -> Path:
     suite = {
         "description": "Frozen encoders of all objectives on two tasks, in the static and in the varied scene",
         "seeds": options.seeds,
-        "demos": [25],
+        "demos": [options.demos],
         "tasks": [{"env": "metaworld", "task": task, "variants": list(SCENES)} for task in BENCH_TASKS],
         "controllers": {"mlp": {"policy": "bc", "policy.head": "mlp"}},
         "baselines": {name: ["mlp"] for name in MANDATORY},
@@ -145,6 +158,7 @@ def make_all(options: argparse.Namespace, console: Console) -> int:
         bench=folder / "bench" / SUITE,
         batch=options.batch,
         needs=NEEDS,
+        reference=compose_config("pretrain", pretrain_settings(REFERENCE, options)),
     )
     console.print(table, markup=False, highlight=False, soft_wrap=True)
     for name, reason in {**failed, **({"embodied bench": stopped} if stopped else {})}.items():
@@ -168,7 +182,7 @@ def main() -> int:
         console.print(f"\nstopped; the same command goes on with what is in {options.folder}", highlight=False)
         return INTERRUPTED
     except UserError as error:
-        console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return error.exit_code
 
 
