@@ -5,7 +5,7 @@ python benchmarks/bench_workers.py [--seeds 4] [--to docs/results/bench_workers.
 Runs `embodied bench` on a suite of two Meta-World tasks and the five baselines (scratch hardly trained, to be cheap),
 each time into an empty folder, from one cache: demonstrations and features are there before the first. It prints cells,
 wall seconds from command to end (Python's start and the report included), the sum of the cells' own seconds, and the
-ratio to one worker. Ray (extra: ray) is started by the command on this machine alone. Leave the machine alone meanwhile.
+ratio to one worker. Ray (extra: ray) is started by the command on this machine. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations

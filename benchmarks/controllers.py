@@ -4,7 +4,7 @@ python benchmarks/controllers.py                  # cloning, chunks, PPO, memory
 python benchmarks/controllers.py cloning          # or chunks, or ppo
 
 Cloning: an epoch from the feature cache, and one that encodes every frame of every step, as robomimic and LeRobot do.
-Chunks: episodes of policies that execute several actions of a plan, where frames that no plan will see are not rendered.
+Chunks: episodes of policies that execute several actions of a plan; frames that no plan will see are not rendered.
 PPO: features stored in the rollout buffer, and frames stored with the frozen encoder in stable-baselines3's features
 extractor; the same environments, encoder, network, hyper-parameters and seeds. One iteration each, after a warm-up.
 """

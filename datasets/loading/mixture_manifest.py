@@ -1,15 +1,15 @@
 """The manifest of a mixture: which datasets train together, what their keys mean, how often each is drawn.
 
-    datasets:
-      - path: sawyer/hammer            # an episode store, or a folder of stores that are one dataset; from here
-        embodiment: sawyer             # whose body: datasets of one share stems and head; default: the name
-      - path: panda
-        name: lift                     # default: the last part of path
-        cameras: [agentview]           # default: all
-        keys: {observation.state: observation.joints}    # ours: theirs
-        normalize: zscore              # of proprioception: limits (to [-1, 1], the default), zscore, none
-        weight: 2                      # times what mixing gives; default 1
-        action_meaning: end-effector displacement in m, base frame
+datasets:
+  - path: sawyer/hammer            # an episode store, or a folder of stores that are one dataset; from here
+    embodiment: sawyer             # whose body: datasets of one share stems and head; default: the name
+  - path: panda
+    name: lift                     # default: the last part of path
+    cameras: [agentview]           # default: all
+    keys: {observation.state: observation.joints}    # ours: theirs
+    normalize: zscore              # of proprioception: limits (to [-1, 1], the default), zscore, none
+    weight: 2                      # times what mixing gives; default 1
+    action_meaning: end-effector displacement in m, base frame
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def open_sequences(
     """
     if unknown := [name for name in leave_out if name not in VECTORS]:
         raise unknown_name("modality to leave out", str(unknown[0]), VECTORS)
-    stores = {str(path): _open(path) for path in paths}
+    stores = {str(path): open_store(path) for path in paths}
     if len(stores) < len(paths):
         raise UsageError(f"data: a store is named twice in {', '.join(map(str, paths))}")
     keys = chosen_keys(stores, cameras, leave_out)
@@ -124,7 +124,8 @@ def chosen_keys(
     return found
 
 
-def _open(path: str | Path) -> EpisodeStore:
+def open_store(path: str | Path) -> EpisodeStore:
+    """A store with episodes; raises UserError where there is none, or it has none."""
     store = EpisodeStore.open(path)
     if not len(store):
         raise UserError(f"{path} holds no episodes: collect or import some before training on it")
@@ -146,7 +147,7 @@ def _require_agreement(
                 f"{name} has different numbers of values ({counts}): take stores of one robot, or leave it out with "
                 f"sequence.leave_out='[{name}]'"
             )
-        meanings = {path: _meaning(stores[path], name) for path in having}
+        meanings = {path: meaning_of(stores[path], name) for path in having}
         if len(set(meanings.values())) > 1 and not mixed_robots:
             told = ", ".join(f"{meaning} in {path}" for path, meaning in meanings.items())
             raise UsageError(
@@ -155,7 +156,7 @@ def _require_agreement(
             )
 
 
-def _meaning(store: EpisodeStore, name: str) -> str:
+def meaning_of(store: EpisodeStore, name: str) -> str:
     """What a store says of a vector: whose it is, and the names of its values."""
     names = ", ".join(store.keys[name].names)
     return (store.robot or "unnamed") + (f": {names}" if names else "")
@@ -193,13 +194,14 @@ def _source(
     held = []
     for key in keys:
         if key not in VECTORS:
-            held.append(_encoded(store, key, latents, caches))
+            held.append(encode_camera(store, key, latents, caches))
             data = data.with_rows(key, held[-1].rows(latents.output))
     windows = WindowDataset(data, windows=dict.fromkeys(keys, range(1 - context, 1)))
     return SequenceSource(path, windows, store.fingerprint(), tuple(held))
 
 
-def _encoded(store: EpisodeStore, key: str, latents: Latents, caches: Caches) -> FeatureCache:
+def encode_camera(store: EpisodeStore, key: str, latents: Latents, caches: Caches) -> FeatureCache:
+    """The latents of a camera's frames, from the feature cache or into it."""
     return encode_store(
         store,
         latents.encoder,

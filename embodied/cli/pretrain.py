@@ -18,6 +18,7 @@ from torch import nn
 from embodied.bench.plots import plot_learning_curve
 from embodied.bench.pretraining import PANEL, draw_reconstructions, model_card
 from embodied.cli.config import positive
+from embodied.cli.pretrain_mixture import pretrain_mixture, wants_mixture
 from embodied.cli.pretrain_monitors import check_holdout, open_holdout, open_panels
 from embodied.cli.pretrain_probe import look_at_the_start, open_probe
 from embodied.cli.pretrain_sequence import pretrain_sequences, wants_sequences
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
 def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
     """One pre-training, from the data to the artifact."""
     check_training(config)
+    if wants_mixture(config):
+        return pretrain_mixture(config, overrides)
     if wants_sequences(config):
         return pretrain_sequences(config, overrides)
     positive(config, "encoder.image_size")

@@ -51,7 +51,7 @@ def wants_sequences(config: DictConfig) -> bool:
 def pretrain_sequences(config: DictConfig, overrides: Sequence[str]) -> int:
     """One pre-training, from the stores to the artifact."""
     positive(config, "sequence.context")
-    _refuse_frame_settings(config)
+    refuse_frame_settings(config)
     check_holdout(config)
     check_tracker(config.tracker)
     recipe, device, console = build_recipe(config), resolve_device(str(config.device)), Console()
@@ -94,7 +94,7 @@ def pretrain_sequences(config: DictConfig, overrides: Sequence[str]) -> int:
     return 0
 
 
-def _refuse_frame_settings(config: DictConfig) -> None:
+def refuse_frame_settings(config: DictConfig) -> None:
     """Settings of `embodied pretrain` that say nothing here must not look as if they did."""
     for name in ("image_size", "patch_size"):
         if config.encoder.get(name) is not None:

@@ -106,8 +106,8 @@ def open_tracker(name: str | None, run: RunFolder, config: Mapping[str, Any], *,
 def _tensorboard(run: RunFolder, config: Mapping[str, Any], done: int) -> Iterator[Tracker]:
     from tensorboardX import SummaryWriter
 
-    # What a killed attempt wrote after its checkpoint is hidden.
-    purge = done + 1 if done else None
+    # What a killed attempt wrote after its checkpoint is hidden, all of it where there is none.
+    purge = done + 1 if done else 0
     writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=purge, flush_secs=20)
 
     def log(record: Mapping[str, float | int | str]) -> None:
@@ -116,7 +116,8 @@ def _tensorboard(run: RunFolder, config: Mapping[str, Any], done: int) -> Iterat
             writer.add_scalar(key, value, step)
 
     def show(step: int, path: Path) -> None:
-        writer.add_image(path.stem.rsplit("_", 1)[0], _pixels(path), step, dataformats="HWC")
+        name, pixels = _picture(path)
+        writer.add_image(name, pixels, step, dataformats="HWC")
 
     try:
         if not done:
@@ -146,7 +147,8 @@ def _wandb(run: RunFolder, config: Mapping[str, Any], done: int) -> Iterator[Tra
         opened.log(values, step=step)
 
     def show(step: int, path: Path) -> None:
-        opened.log({path.stem.rsplit("_", 1)[0]: wandb.Image(_pixels(path))}, step=step)
+        name, pixels = _picture(path)
+        opened.log({name: wandb.Image(pixels)}, step=step)
 
     try:
         yield Tracker(log, show)
@@ -161,9 +163,9 @@ def _trackio(run: RunFolder, config: Mapping[str, Any], done: int) -> Iterator[T
     import trackio
 
     # Its runs have no identity but the name, which two run folders may share.
-    name = f"{run.path.name}-{hash_json(str(run.path.resolve()))[:6]}"
+    unique = f"{run.path.name}-{hash_json(str(run.path.resolve()))[:6]}"
     opened = trackio.init(
-        project=PROJECT, name=name, config=dict(config), resume="allow" if done else "never", embed=False
+        project=PROJECT, name=unique, config=dict(config), resume="allow" if done else "never", embed=False
     )
 
     def log(record: Mapping[str, float | int | str]) -> None:
@@ -171,7 +173,8 @@ def _trackio(run: RunFolder, config: Mapping[str, Any], done: int) -> Iterator[T
         opened.log(values, step=step)
 
     def show(step: int, path: Path) -> None:
-        opened.log({path.stem.rsplit("_", 1)[0]: trackio.Image(_pixels(path))}, step=step)
+        name, pixels = _picture(path)
+        opened.log({name: trackio.Image(pixels)}, step=step)
 
     try:
         yield Tracker(log, show)
@@ -185,11 +188,12 @@ def _numbers(record: Mapping[str, float | int | str]) -> tuple[int, dict[str, fl
     return int(record["step"]), {key: value for key, value in values.items() if math.isfinite(value)}
 
 
-def _pixels(path: Path) -> np.ndarray:
+def _picture(path: Path) -> tuple[str, np.ndarray]:
+    """Name, without the step, and pixels of `<name>_<step>.png`."""
     from PIL import Image
 
     with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+        return path.stem.rsplit("_", 1)[0], np.asarray(image.convert("RGB"))
 
 
 def _indented(config: Mapping[str, Any]) -> str:

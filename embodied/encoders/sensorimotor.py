@@ -76,14 +76,13 @@ class SensorimotorEncoder(nn.Module):
 
     @torch.no_grad()
     def encode_frames(self, frames: Tensor) -> Tensor:
-        """Frames uint8 [B, H, W, 3] to latents [B, V]."""
+        """Frames uint8 [B, H, W, 3] to latents [B, V], tokens [B, N, V] where `tokens_too`."""
         tokens, out = self.frames(self.frames.preprocess(frames))  # type: ignore[operator]
         outputs = {"tokens": tokens, **out}
-        if self.tokens_too and self.latent == "tokens":
-            return tokens
-        vectors = sorted(name for name, value in outputs.items() if value.ndim == 2)
-        if self.latent not in vectors:
-            raise UsageError(f"latent must be one of this encoder's vectors, {', '.join(vectors)}, got {self.latent!r}")
+        known = [name for name, value in outputs.items() if value.ndim == 2] + ["tokens"] * self.tokens_too
+        if self.latent not in known:
+            named = ", ".join(sorted(known))
+            raise UsageError(f"latent must be one of this encoder's vectors, {named}, got {self.latent!r}")
         found: Tensor = outputs[self.latent]
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -30,7 +31,7 @@ class Window:
         self._steps, self._frames, self._waited, self._watch = 0, 0, 0.0, Stopwatch()
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """The loss and metrics of a part of a batch."""
+        """The loss and metrics of a part of a batch; nan says nothing, and is left out of the mean."""
         for name, value in values.items():
             self._rows.setdefault(name, []).append(torch.as_tensor(value).detach())
 
@@ -62,9 +63,11 @@ class Window:
 
     def record(self) -> dict[str, float]:
         """The means, and how fast it went; the next ones start from here."""
-        stacked = torch.stack([torch.stack(rows).float().mean() for rows in self._rows.values()])
-        means = self._accelerator.reduce(stacked, "mean").tolist()
-        found = dict(zip(self._rows, means, strict=True))
+        stacked = [torch.stack(rows).float() for rows in self._rows.values()]
+        sums = torch.stack([rows.nansum() for rows in stacked])
+        counts = torch.stack([(~rows.isnan()).sum() for rows in stacked])
+        means = self._accelerator.reduce(sums, "sum") / self._accelerator.reduce(counts, "sum")
+        found = {name: mean for name, mean in zip(self._rows, means.tolist(), strict=True) if not math.isnan(mean)}
         seconds = self._watch.seconds
         found["frames_per_second"] = round(self._frames / seconds, 1)
         # While the loop waits, a GPU may still be busy with what it was given: there it is idle for at most this share.

@@ -99,7 +99,9 @@ class SequenceNeck(nn.Module):
         """Values of a moment's memory: proprioception, the action before, and how many moments there were before."""
         return self.state_dim + self.action_dim + 1
 
-    def forward(self, features: Float[Tensor, "B T *N KV"], memories: Float[Tensor, "B T PA1"]) -> Float[Tensor, "B 1 D"]:
+    def forward(
+        self, features: Float[Tensor, "B T *N KV"], memories: Float[Tensor, "B T PA1"]
+    ) -> Float[Tensor, "B 1 D"]:
         """What the transformer makes of the present, from features as they are and memories."""
         steps = features.shape[1]
         network = self.network
@@ -138,7 +140,8 @@ def sequence_neck(encoder: nn.Module, *, options: Mapping[str, Any], **arguments
     """
     if not isinstance(encoder, SensorimotorEncoder):
         raise UsageError(
-            "policy.neck=sequence is for sequence encoders, which embodied pretrain objective=rpt or hpt makes: leave it out"
+            "policy.neck=sequence is for sequence encoders, which embodied pretrain objective=rpt or hpt makes: leave "
+            "it out"
         )
     try:
         return SequenceNeck(sequence=encoder.sequence, **arguments, **options)

@@ -261,12 +261,12 @@ def test_an_encoder_that_changes_under_its_name_is_not_mixed(place, tmp_path, ca
 
 def test_a_task_without_a_demonstrator_fails_with_its_cells(place, tmp_path, capsys):
     pytest.importorskip("gymnasium_robotics")
-    tasks = [{"env": "adroit", "task": "hammer"}]
-    write_suite(place, "hammer", tasks=tasks)
-    assert main(command(place, tmp_path, suite="hammer", encoders="")) == 1
-    results = load_results(tmp_path / "hammer")
+    tasks = [{"env": "kitchen", "task": "ldoor_open"}]
+    write_suite(place, "ldoor", tasks=tasks)
+    assert main(command(place, tmp_path, suite="ldoor", encoders="")) == 1
+    results = load_results(tmp_path / "ldoor")
     assert len(results) == 5
-    assert all(result.reason.startswith("no demonstrations: no rl expert for hammer of adroit") for result in results)
+    assert all(result.reason.startswith("no demonstrations: no scripted expert for ldoor_open") for result in results)
 
 
 def test_reinforcement_learning_has_cells_too(place, tmp_path):

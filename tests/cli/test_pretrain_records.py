@@ -163,5 +163,6 @@ def test_tensorboard_has_what_metrics_has(tmp_path, photos):
         assert scalars[key] == pytest.approx(value, rel=1e-6), key
     pictures = [step for step, value in found if value.tag == "reconstructions"]
     assert pictures == [2, 4]
+    assert [event.step for event in events(run / "tensorboard") if event.HasField("session_log")][:1] == [0]
     texts = [value.tensor.string_val[0].decode() for _, value in found if value.HasField("tensor")]
     assert any("patch_size: 8" in text for text in texts)

@@ -1,11 +1,10 @@
 """`embodied pretrain objective=rpt`, whole: from stores to an encoder that `train`, `evaluate` and robots take."""
 
 import json
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from sequence_robots import check_robot
 from tiny_sequences import VIEW, image_encoder, make_store
 
 from embodied.cli.main import main
@@ -16,8 +15,6 @@ from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.encoders.artifact import fingerprint, save_encoder
 from embodied.encoders.load import load_encoder
 from embodied.encoders.sensorimotor import SensorimotorEncoder
-from embodied.policies.artifact import load_policy
-from embodied.real_robot.policy.inference import load_inference
 
 SETTINGS = [
     *("encoder.width=32", "encoder.depth=1", "encoder.heads=2", "sequence.context=4", "device=cpu"),
@@ -115,21 +112,3 @@ def test_train_evaluate_and_a_robot_take_it(tmp_path, images):
     }
     assert main(["evaluate", f"run={tmp_path / 'run'}", "episodes=1", "workers=0"]) == 0
     check_robot(path)
-
-
-def check_robot(path: Path) -> None:
-    """On a robot it acts as in evaluation, its own past included."""
-    cpu = torch.device("cpu")
-    policy, _ = load_policy(path, device=cpu)
-    inference, carry = load_inference(path, device=cpu), policy.initial(1)
-    random = np.random.default_rng(0)
-    acted = []
-    for _ in range(6):
-        seen = {
-            "observation.images.corner4": random.integers(0, 256, (1, 16, 16, 3), dtype=np.uint8),
-            STATE: random.standard_normal((1, 4)).astype(np.float32),
-        }
-        carry, plan = policy.act(carry, {name: torch.from_numpy(array) for name, array in seen.items()})
-        acted.append(np.clip(plan[0, 0].numpy(), -1, 1))
-        np.testing.assert_allclose(inference(seen)[0], acted[-1], atol=1e-5)
-    assert np.ptp(np.array(acted), axis=0).max() > 1e-3

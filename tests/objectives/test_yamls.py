@@ -19,7 +19,8 @@ from embodied.objectives.self_distillation.dino import DINO
 
 FOLDER = Path(__file__).parents[2] / "embodied" / "conf" / "objective"
 SEQUENCES = ("rpt",)  # learn from windows: their encoder is no vision transformer
-NAMES = sorted({path.stem for path in FOLDER.glob("*.yaml")} - {*SEQUENCES})
+MIXTURES = ("hpt",)  # learn from many embodiments: see test_hpt.py
+NAMES = sorted({path.stem for path in FOLDER.glob("*.yaml")} - {*SEQUENCES, *MIXTURES})
 MODULES = {"beit": {"tokenizer": tokenizer}, "distill": {"teacher": teacher}}  # what a yaml leaves to the user
 PASSED_ON = {"ibot": DINO, "tbm": MAE}  # where further arguments go
 RECIPES = {"visual_atoms": {"mixup": 0.8, "cutmix": 1.0}}  # what a recipe of another method changes

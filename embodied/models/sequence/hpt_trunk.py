@@ -83,7 +83,10 @@ class HPTTrunk(nn.Module):
             UserError: one is missing, unknown, or has another shape.
         """
         expected = {_published(name): name for name in self.state_dict()}
-        for what, names in (("lacks", expected.keys() - weights.keys()), ("also has", weights.keys() - expected.keys())):
+        for what, names in (
+            ("lacks", expected.keys() - weights.keys()),
+            ("also has", weights.keys() - expected.keys()),
+        ):
             if names:
                 more = f" and {len(names) - 3} more" if len(names) > 3 else ""
                 told = ", ".join(sorted(names)[:3]) + more
@@ -94,7 +97,8 @@ class HPTTrunk(nn.Module):
             if not isinstance(found, Tensor) or found.shape != state[own].shape:
                 got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
                 raise UserError(
-                    f"{source}: {name} is {got}, expected {list(state[own].shape)}: set encoder.size to that of the file"
+                    f"{source}: {name} is {got}, expected {list(state[own].shape)}: "
+                    "set encoder.size to that of the file"
                 )
         self.load_state_dict({own: weights[name] for name, own in expected.items()})
 
@@ -154,6 +158,6 @@ class _Attention(nn.Module):
         mask = None
         if keep_mask is not None:
             mask = F.pad(keep_mask, (0, 1), value=True)[:, None, None]  # (B, 1, 1, L + 1)
-        parts = [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value)]  # (B, H, _, E)
-        attended = F.scaled_dot_product_attention(*parts, attn_mask=mask)
+        heads = [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value)]  # (B, H, _, E)
+        attended = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=mask)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
