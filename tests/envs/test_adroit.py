@@ -259,7 +259,7 @@ def test_the_scripted_expert_does_it(envs, task, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("task", "least"), [("relocate", 15), ("door", 11), ("hammer", 16)])  # 17, 15 and 18 on average
+@pytest.mark.parametrize(("task", "least"), [("relocate", 15), ("door", 11), ("hammer", 18)])  # 17, 15, 20 on average
 def test_the_scripted_expert_mostly_succeeds(envs, task, least):
     assert sum(play(envs[task], seed) for seed in range(300, 320)) >= least
 
@@ -268,7 +268,7 @@ def test_experts_are_refused_by_name_and_task(envs):
     suite = load_suite("adroit")
     with pytest.raises(UsageError, match=r"unknown collect.expert 'scriptd': did you mean scripted"):
         suite.make_expert("scriptd", "relocate", envs["relocate"].simulation)
-    with pytest.raises(UsageError, match="no scripted expert for pen of adroit: there is one for door, hammer, relocate"):
+    with pytest.raises(UsageError, match="no scripted expert for pen of adroit: there is one for door, hammer"):
         suite.make_expert("scripted", "pen", envs["pen"].simulation)
     with pytest.raises(UsageError, match="no rl expert for hammer of adroit: there is one for pen"):
         suite.make_expert("rl", "hammer", envs["hammer"].simulation)

@@ -6,56 +6,65 @@ import numpy as np
 
 from embodied.envs.suites.robosuite.scripted import CLOSED, OPEN, Pose, Scene, Steps, above, hold, move
 from embodied.envs.suites.robosuite.scripted_blocks import grasp
-from embodied.envs.suites.robosuite.scripted_pair import both
+from embodied.envs.suites.robosuite.scripted_pair import both, facing
 
-_MEETING = np.array([0.0, 0.0, 1.42])  # metres: half way between the robots; lower, the wrists would have to bend more
+_MEETING = np.array([0.0, 0.0, 1.12])  # metres: half way between the robots
 _FROM_END = 0.03  # metres of the handle, at either of its ends, that lie under a hand
-_BEFORE = 0.15  # metres from the handle at which the second hand waits
+_BEFORE, _NEARER = 0.15, 0.075  # metres from the handle at which the second hand waits, and from which it goes straight
 _APART = 0.1  # metres by which the first hand draws back
+_OVER, _RAISED = 0.16, 0.25  # metres: above the edge of a bin that the hammer lies in, before and after
 _LOST = 0.08  # metres between hand and handle
 _PACE = 0.6
 
 
 def hand_over(first: Scene, second: Scene) -> Steps:
-    """Both hands point at each other when they meet, and the handle lies across between them."""
-    arms = first, second
-    waiting = _facing(second)
-    ready = _MEETING - _BEFORE * waiting[:, 2]
-    wait = move(second, lambda: (ready, waiting), OPEN, within=0.03, turned=0.2, steps=120, pace=_PACE)
-    if not (yield from both(arms, _take(first), wait)):
+    """Take the hammer and hand it over."""
+    if not (yield from both((first, second), take(first, "hammer"), wait(second))):
         return False
-    if not (yield from both(arms, _keep(first), _reach(second, waiting))):
-        return False
-    if np.linalg.norm(_grip(first, 1) - first.hand) > _LOST:
-        return False
-    return (yield from both(arms, _withdraw(first), hold(second, waiting, CLOSED, 20)))
+    return (yield from exchange(first, second, "hammer"))
 
 
-def _take(arm: Scene) -> Steps:
-    """From the table, and up to where the hands meet."""
-    across = np.cross(arm.rotation("hammer_root")[:, 2], (0.0, 0.0, 1.0))
-    if not (yield from grasp(arm, lambda: _grip(arm, 1), arm.closing(across))):
+def take(arm: Scene, name: str) -> Steps:
+    """Grasp a hammer from above and bring it to where the hands meet."""
+    across = np.cross(arm.rotation(f"{name}_root")[:, 2], (0.0, 0.0, 1.0))
+    if not (yield from grasp(arm, lambda: _grip(arm, name, 1), arm.closing(across), over=_OVER)):
         return False
-    top, down = above(arm.hand, 0.15), arm.hand_rotation
+    top, down = above(arm.hand, _RAISED), arm.hand_rotation
     yield from move(arm, lambda: (top, down), CLOSED, within=0.03, turned=0.5, pace=_PACE)
-    forward = _facing(arm)
+    forward = facing(arm)
     yield from move(arm, lambda: (_MEETING, forward), CLOSED, within=0.02, turned=0.15, steps=150, pace=_PACE)
-    return bool(np.linalg.norm(_grip(arm, 1) - arm.hand) < _LOST)
+    return _holds(arm, name)
 
 
-def _keep(arm: Scene) -> Steps:
-    return (yield from hold(arm, arm.hand_rotation, CLOSED, 1))
+def wait(arm: Scene) -> Steps:
+    """Come to where the other hand will be met."""
+    rotation = facing(arm)
+    place = _MEETING - _BEFORE * rotation[:, 2]
+    return (yield from move(arm, lambda: (place, rotation), OPEN, within=0.03, turned=0.2, steps=120, pace=_PACE))
 
 
-def _reach(arm: Scene, rotation: np.ndarray) -> Steps:
+def exchange(first: Scene, second: Scene, name: str) -> Steps:
+    """From `take` and `wait` on: the hands meet from either side of the handle, which lies across between them.
+
+    At a right angle to each other, so each closes on two of the four sides of the handle.
+    """
+    arms = first, second
+    stays = hold(first, first.hand_rotation, CLOSED, 1)
+    if not (yield from both(arms, stays, _reach(second, name))) or not _holds(first, name):
+        return False
+    return (yield from both(arms, _withdraw(first), hold(second, second.hand_rotation, CLOSED, 20)))
+
+
+def _reach(arm: Scene, name: str) -> Steps:
     """For the end of the handle, from in front of it."""
+    rotation = facing(arm)
 
     def before() -> Pose:
-        return _grip(arm, -1) - _BEFORE / 2 * rotation[:, 2], rotation
+        return _grip(arm, name, -1) - _NEARER * rotation[:, 2], rotation
 
     if not (yield from move(arm, before, OPEN, within=0.015, steps=100)):
         return False
-    if not (yield from move(arm, lambda: (_grip(arm, -1), rotation), OPEN, within=0.012, pace=_PACE)):
+    if not (yield from move(arm, lambda: (_grip(arm, name, -1), rotation), OPEN, within=0.012, pace=_PACE)):
         return False
     return (yield from hold(arm, rotation, CLOSED, 10))
 
@@ -67,18 +76,12 @@ def _withdraw(arm: Scene) -> Steps:
     return (yield from move(arm, lambda: (back, rotation), OPEN, within=0.03, turned=0.5))
 
 
-def _grip(arm: Scene, end: int) -> np.ndarray:
+def _grip(arm: Scene, name: str, end: int) -> np.ndarray:
     """The point [3] of the handle that is held at its end by the head, 1, or at the other, -1."""
-    handle = arm.simulation.data.geom("hammer_handle")
-    half = arm.simulation.library.hammer.handle_length / 2
+    handle = arm.simulation.data.geom(f"{name}_handle")
+    half = arm.simulation.model.geom(f"{name}_handle").size[2]
     return np.asarray(handle.xpos + end * (half - _FROM_END) * handle.xmat.reshape(3, 3)[:, 2])
 
 
-def _facing(arm: Scene) -> np.ndarray:
-    """The rotation [3, 3] of a hand that points away from its base and closes up and down, turned as little as can be.
-
-    What it holds lies across then. (Upright, the library would now and then take the arc cosine of more than 1.)
-    """
-    base = arm.rotation(arm.base)
-    y, z = base[:, 1] * np.sign(base[:, 1] @ arm.hand_rotation[:, 1] + 1e-9), base[:, 0]
-    return np.stack([np.cross(y, z), y, z], axis=1)
+def _holds(arm: Scene, name: str) -> bool:
+    return bool(np.linalg.norm(_grip(arm, name, 1) - arm.hand) < _LOST)

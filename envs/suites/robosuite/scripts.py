@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from embodied.core.errors import UsageError
-from embodied.envs.suites.robosuite.scripted import Scene, ScriptedExpert, Steps
+from embodied.envs.suites.robosuite.scripted import ScriptedExpert, Steps
 from embodied.envs.suites.robosuite.scripted_blocks import lift, stack
 from embodied.envs.suites.robosuite.scripted_door import open_door
 from embodied.envs.suites.robosuite.scripted_groceries import place_groceries, place_grocery
 from embodied.envs.suites.robosuite.scripted_handover import hand_over
 from embodied.envs.suites.robosuite.scripted_nuts import thread_nut, thread_nuts
 from embodied.envs.suites.robosuite.scripted_pair import insert_peg, lift_pot
+from embodied.envs.suites.robosuite.scripted_transport import transport
 from embodied.envs.suites.robosuite.scripted_wipe import wipe
 from embodied.envs.suites.robosuite.simulation import RobosuiteSimulation
 from embodied.envs.suites.robosuite.tasks import GROCERIES
@@ -29,6 +30,7 @@ SCRIPTS: dict[str, Callable[..., Steps]] = {
     "TwoArmLift": lift_pot,
     "TwoArmPegInHole": insert_peg,
     "TwoArmHandover": hand_over,
+    "TwoArmTransport": transport,
 }
 
 

@@ -27,6 +27,6 @@ SUITE = Suite(
     make=RobosuiteSimulation,
     options={"robot": "Panda", "controller": "OSC_POSE"},
     protocols={"robomimic": ROBOMIMIC_TASKS},
-    experts={"scripted": "our way points from the privileged state, for the tasks of a single Panda"},
+    experts={"scripted": "our way points from the privileged state, for one Panda or two"},
     build_expert=build_expert,
 )
