@@ -92,12 +92,13 @@ class Bystander:
         enabled: of the switch; None: the topic is silent.
         deploy: the process that must not end while waiting, if any.
         modes: moment ns, mode and reason by each status message; commands: moments ns and values.
+        stale: what was not fresh by the last status message.
     """
 
     def __init__(self, domain, *, robot="sim"):
         self.robot = load_robot(robot)
         self.transport = open_transport("dds", domain=domain)
-        self.enabled, self.modes, self.commands, self.deploy = None, [], [], None
+        self.enabled, self.modes, self.commands, self.stale, self.deploy = None, [], [], [], None
         self.episodes = EpisodeClient(self.transport)
         self._publishers = {
             topic.name: (self.transport.advertise(topic.name, topic.type, COMMAND), message_type(topic.type))
@@ -115,6 +116,7 @@ class Bystander:
     def _hear_status(self, message, at):
         record = json.loads(message.data)
         self.modes.append((record["time_ns"], record["mode"], record["reason"]))
+        self.stale = record["stale"]
 
     def say(self, topic, **content):
         """One message."""
