@@ -28,7 +28,9 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results" / "expert_success.json"
 FIRST_SEED = 4_000_000  # train_experts.py takes those of 1 and 2 million, the scripts were written with small ones
 
 
-def measure(suite: str, task: str, *, protocol: str | None, noise: float, episodes: int) -> dict[str, Any] | None:
+def measure(
+    suite: str, task: str, *, protocol: str | None, noise: float, episodes: int, first_seed: int
+) -> dict[str, Any] | None:
     """Successes of the suite's best expert for a task; None where there is none."""
     options = {"suite": suite, "task": task, "protocol": protocol, "images": False}
     kind = next(iter(expert_names(load_suite(suite))))
@@ -40,7 +42,7 @@ def measure(suite: str, task: str, *, protocol: str | None, noise: float, episod
         return None
     finally:
         env.close()
-    played = list(collect_episodes(options, kind, range(FIRST_SEED, FIRST_SEED + episodes), noise_std=noise))
+    played = list(collect_episodes(options, kind, range(first_seed, first_seed + episodes), noise_std=noise))
     successes = sum(episode.success for episode in played)
     low, high = wilson_interval(successes, episodes)
     steps = [len(episode.arrays["action"]) for episode in played if episode.success]
@@ -51,7 +53,7 @@ def measure(suite: str, task: str, *, protocol: str | None, noise: float, episod
         "task": task,
         "protocol": protocol,
         "noise": noise,
-        "first_seed": FIRST_SEED,
+        "first_seed": first_seed,
         "episodes": episodes,
         "successes": successes,
         "interval": [low, high],
@@ -65,13 +67,21 @@ def main() -> None:
     parser.add_argument("--protocol")
     parser.add_argument("--noise", type=float, default=0.0, help="as collect.noise")
     parser.add_argument("--episodes", type=int, default=50)
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="another, once these were looked at")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     suite = load_suite(options.suite)
     tasks = options.tasks or (suite.protocols[options.protocol] if options.protocol else suite.instructions)
     rows = json.loads(options.output.read_text()) if options.output.is_file() else []
     for task in tasks:
-        row = measure(options.suite, task, protocol=options.protocol, noise=options.noise, episodes=options.episodes)
+        row = measure(
+            options.suite,
+            task,
+            protocol=options.protocol,
+            noise=options.noise,
+            episodes=options.episodes,
+            first_seed=options.first_seed,
+        )
         if row is not None:
             same = ("suite", "task", "protocol", "noise")
             rows = [old for old in rows if any(old[name] != row[name] for name in same)] + [row]
