@@ -68,7 +68,8 @@ def from_hf(path: str) -> ViTEncoder:
             arguments["positions"] = table_kind(table, arguments)
         mean, std = statistics(source.processor, path)
         encoder = ViTEncoder(**arguments, mean=mean, std=std)
-        encoder.vit.load_state_dict(read_state(state, names, encoder.vit))
+        read = getattr(module, "read", read_state)
+        encoder.vit.load_state_dict(read(state, names, encoder.vit))
         size = source.input_size()
         if size is not None and size != arguments["image_size"]:
             encoder = _resized(encoder, ViTEncoder(**{**arguments, "image_size": size}, mean=mean, std=std))

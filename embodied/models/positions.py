@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -68,6 +68,41 @@ def rotary_angles(
     grid = torch.stack(torch.meshgrid(*centres, indexing="ij"), dim=-1).flatten(0, 1)  # (N, 2)
     angles = (2 * math.pi * grid[:, :, None] * frequency).flatten(1).repeat(1, 2)  # (N, E)
     return angles.cos(), angles.sin()
+
+
+def clip_rotary_angles(
+    rows: int, columns: int, head_width: int, *, device: torch.device | None = None
+) -> tuple[Float[Tensor, "N E"], Float[Tensor, "N E"]]:
+    """Cosine and sine of V-JEPA 2's rotary positions in time, row and column, at the first step of a clip.
+
+    A third of E, rounded down to pairs, belongs to each axis, and what is left does not turn. At step 0 the first third
+    does not either. Rows and columns count from 0, and frequencies fall from 1 to 1/10000. As in the released code the
+    two elements of a pair have two frequencies (each axis repeats its frequencies as a whole, not one by one), so this
+    is no rotation; weights were trained with it.
+
+    There neighbours are pairs; here element i is paired with i + E/2 (`rotate`), so `pair_order` says which of theirs
+    stands at which place of ours.
+    Source: Assran et al. 2025 (arXiv 2506.09985), facebookresearch/vjepa2 `src/models/utils/modules.py`.
+    """
+    third = head_width // 3 // 2 * 2
+    if not third:
+        raise ValueError(f"width / heads must be at least 6 for rotary positions of clips, got {head_width}")
+    frequency = 1 / 10000 ** (torch.arange(third // 2, dtype=torch.float32, device=device) / (third / 2))
+    axes = torch.meshgrid(
+        torch.arange(rows, dtype=torch.float32, device=device),
+        torch.arange(columns, dtype=torch.float32, device=device),
+        indexing="ij",
+    )
+    angles = torch.zeros(rows * columns, head_width, device=device)
+    for number, place in enumerate(axes, start=1):
+        angles[:, number * third : (number + 1) * third] = (place.flatten()[:, None] * frequency).repeat(1, 2)
+    angles = angles[:, pair_order(head_width, device=device)]
+    return angles.cos(), angles.sin()
+
+
+def pair_order(head_width: int, *, device: torch.device | None = None) -> Int[Tensor, " E"]:
+    """The order that brings neighbours (2i, 2i + 1) to places i and i + E/2; E must be even."""
+    return torch.arange(head_width, device=device).unflatten(0, (-1, 2)).T.flatten()
 
 
 def rotate(

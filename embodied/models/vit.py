@@ -13,10 +13,16 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from embodied.models.block import Block, Rotation, initialize
-from embodied.models.patches import patchify
-from embodied.models.positions import RelativeBias, resize_positions, rotary_angles, sincos_2d
+from embodied.models.patches import TubeletEmbedding, patchify
+from embodied.models.positions import (
+    RelativeBias,
+    clip_rotary_angles,
+    resize_positions,
+    rotary_angles,
+    sincos_2d,
+)
 
-POSITIONS = ("sincos", "learned", "rope", "none")
+POSITIONS = ("sincos", "learned", "rope", "clip_rope", "none")
 RELATIVE = (None, "shared", "block")
 
 
@@ -35,7 +41,8 @@ class VisionTransformer(nn.Module):
         class_token: False for C = 0, True for C = 1; None: `class_tokens` counts.
         registers: R learned tokens after them, which nothing reads (Darcet et al. 2024, arXiv 2309.16588).
         positions: "sincos" (fixed), "learned" (both added to patches and class tokens), "rope" (DINOv3's, of patches
-            only), "none".
+            only), "clip_rope" (V-JEPA 2's, likewise), "none".
+        tubelet: frames of a video that the image stands for, as V-JEPA 2 has it; 1: the network is of images.
         relative_bias: BEiT's bias of attention, one for all blocks ("shared") or one of each ("block"); None: none.
         rope_base: of the rotary frequencies.
         antialias: when a table of positions is resized, as DINOv2 with registers does.
@@ -59,6 +66,7 @@ class VisionTransformer(nn.Module):
         class_token: bool | None = None,
         registers: int = 0,
         positions: str = "sincos",
+        tubelet: int = 1,
         relative_bias: Literal["shared", "block"] | None = None,
         rope_base: float = 100.0,
         antialias: bool = False,
@@ -79,10 +87,12 @@ class VisionTransformer(nn.Module):
         self.class_tokens = class_tokens if class_token is None else int(class_token)
         self.leading = self.class_tokens + registers
         self.rope_base = rope_base if positions == "rope" else None
+        self.clip_rope = positions == "clip_rope"
         self.antialias, self.final_norm, self.checkpointing = antialias, final_norm, checkpointing
         self.head_width = width // heads
         # A Linear on flattened patches is the strided convolution of the paper, and faster on a CPU.
-        self.embed = nn.Linear(3 * patch_size**2, width)
+        values = 3 * patch_size**2
+        self.embed = nn.Linear(values, width) if tubelet == 1 else TubeletEmbedding(tubelet, values, width)
         self.class_token = nn.Parameter(torch.zeros(1, self.class_tokens, width)) if self.class_tokens else None
         self.positions: Tensor | None
         if positions == "learned":
@@ -206,9 +216,12 @@ class VisionTransformer(nn.Module):
 
     def _rotation(self, rows: int, columns: int, keep_ids: Tensor | None, device: torch.device) -> Rotation | None:
         """Rotary angles of every token; tokens that lead do not turn."""
-        if self.rope_base is None:
+        if self.clip_rope:
+            cosine, sine = clip_rotary_angles(rows, columns, self.head_width, device=device)
+        elif self.rope_base is not None:
+            cosine, sine = rotary_angles(rows, columns, self.head_width, base=self.rope_base, device=device)
+        else:
             return None
-        cosine, sine = rotary_angles(rows, columns, self.head_width, base=self.rope_base, device=device)
         if keep_ids is not None:
             cosine, sine = cosine[keep_ids][:, None], sine[keep_ids][:, None]  # (B, 1, K, E)
         shape = (*cosine.shape[:-2], self.leading, self.head_width)

@@ -31,6 +31,7 @@ PLAIN: dict[str, Container[Any]] = {
     "mlp": MLPS,
     "positions": ("sincos", "learned"),
     "class_tokens": (1,),
+    "tubelet": (1,),
 }
 
 

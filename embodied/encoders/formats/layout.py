@@ -98,8 +98,8 @@ def _part(state: Mapping[str, Tensor], name: str, ours: str, tensor: Tensor, par
 
 
 def _ours(ours: str, theirs: Tensor, like: Tensor, names: tuple[str, ...]) -> Tensor:
-    if ours == "embed.weight" and theirs.ndim == 4:
-        theirs = theirs.permute(0, 2, 3, 1).flatten(1)  # (D, 3, P, P) to (D, P*P*3)
+    if ours == "embed.weight" and theirs.ndim > 2:
+        theirs = theirs.movedim(1, -1).flatten(1)  # (D, 3, P, P) to (D, P*P*3), of tubelets (D, 3, F, P, P) likewise
     same = theirs.shape == like.shape or (theirs.numel() == like.numel() and theirs.shape[-1] == like.shape[-1])
     if not same:
         raise UserError(f"{names[0]}: expected {like.numel()} values for {list(like.shape)}, got {list(theirs.shape)}")
@@ -122,7 +122,7 @@ def write_state(vit: VisionTransformer, layout: Layout, like: Mapping[str, Tenso
         names = layout.theirs(ours)
         if ours == "embed.weight":
             side = vit.patch_size
-            tensor = tensor.unflatten(1, (side, side, 3)).permute(0, 3, 1, 2)  # (D, 3, P, P)
+            tensor = tensor.unflatten(1, (-1, side, side, 3)).movedim(-1, 1)  # (D, 3, F, P, P), F = 1 of images
         for name, part in zip(names, tensor.chunk(len(names)), strict=True):
             shape = like[name].shape if name in like else part.shape
             found[name] = part.detach().reshape(shape).clone()
