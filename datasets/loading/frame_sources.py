@@ -27,6 +27,8 @@ def folder_part(folder: Path, caches: FrameCaches, *, source: int, on_error: Lit
     Raises:
         UserError: the folder holds no image that can be read, or with `on_error="raise"` one that cannot.
     """
+    if not folder.is_dir():
+        raise UserError(f"no episode store and no folder of images, videos or shards at {folder}")
     paths = list_images(folder)
     statuses = [(path, path.stat()) for path in paths]
     files = [[str(path.relative_to(folder)), status.st_size, status.st_mtime_ns] for path, status in statuses]

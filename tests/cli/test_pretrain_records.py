@@ -108,7 +108,7 @@ def test_panels_come_and_stay(tmp_path, photos):
     [
         (["holdout=1.0"], 2, "holdout must be in [0, 1), a share of the data, got 1.0"),
         (["holdout=0.1", "holdout_data=elsewhere"], 2, "choose one"),
-        (["holdout_data=elsewhere"], 1, "no folder of images or episode store at elsewhere"),
+        (["holdout_data=elsewhere"], 1, "no episode store and no folder of images, videos or shards at elsewhere"),
         (["holdout_data=SAME"], 2, "photos is in data too"),
         (["holdout_every=0"], 2, "holdout_every must be a whole number"),
         (["panels_every=0"], 2, "panels_every must be a whole number"),

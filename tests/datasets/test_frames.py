@@ -143,7 +143,7 @@ def test_bad_images_are_named_or_skipped_with_one_warning(photos, tmp_path, capl
 
 def test_sources_without_frames_say_what_is_wrong(tmp_path):
     options = {"image_size": 8, "cache_root": tmp_path / "c"}
-    with pytest.raises(UserError, match="no folder of images or episode store at"):
+    with pytest.raises(UserError, match="no episode store and no folder of images, videos or shards at"):
         open_frames(str(tmp_path / "nothing"), **options)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no images"):
