@@ -16,10 +16,22 @@ def require_positive(**numbers: int) -> None:
             raise UsageError(f"{name} must be a whole number of at least 1, got {number!r}")
 
 
+def task_name(suite: Suite, task: str | Sequence[str] | None) -> str:
+    """The name of a task, or of several: joined with `+`; None: the default one."""
+    if task is None:
+        return suite.default_task
+    return task if isinstance(task, str) else "+".join(str(each) for each in task)
+
+
 def check_names(suite: Suite, task: str, protocol: str | None, options: Mapping[str, Any]) -> None:
     """Refuse a task, protocol or option that the suite has not."""
-    if task not in suite.instructions:
-        raise unknown_name(f"task of {suite.name}", task, suite.instructions)
+    several = task.split("+")
+    if len(several) > 1 and (not suite.groups or len(set(several)) < len(several)):
+        reason = "names a task twice" if suite.groups else f"{suite.name} has one task in an environment"
+        raise UsageError(f"task={task}: {reason}")
+    for each in several if task not in suite.groups else ():
+        if each not in suite.instructions:
+            raise unknown_name(f"task of {suite.name}", each, [*suite.instructions, *suite.groups])
     if protocol is not None:
         if protocol not in suite.protocols:
             known = ", ".join(suite.protocols) or "none"

@@ -13,9 +13,9 @@ NAMESPACE = "embodied"
 
 
 def register() -> None:
-    """Register `embodied/<suite>-<task>` for every task of every suite; doing it twice does no harm."""
+    """Register `embodied/<suite>-<task>` for every task and set of tasks of every suite; twice does no harm."""
     for suite in suite_names():
-        for task in load_suite(suite).instructions:
+        for task in (*load_suite(suite).instructions, *load_suite(suite).groups):
             name = f"{NAMESPACE}/{suite}-{task}"
             if name not in gymnasium.registry:
                 gymnasium.register(

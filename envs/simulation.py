@@ -91,7 +91,9 @@ class Progress(NamedTuple):
 class Simulation(Protocol):
     """One task, simulated. Same seed, same trajectory, in any process and after any other episodes.
 
-    `model` and `data` are MuJoCo's and may be others after a reset; whoever keeps them asks again.
+    `model` and `data` are MuJoCo's and may be others after a reset; whoever keeps them asks again. So may `spec`: of
+    several tasks in one simulation it is that of the present one, and another object whenever another task begins, in
+    the middle of an episode too.
     """
 
     spec: TaskSpec
@@ -128,6 +130,10 @@ class Suite:
         default_task, default_camera: what is taken when nothing is said.
         make: a task's simulation: `make(task, protocol=..., **options)`.
         options: further arguments of `make` with their defaults.
+        groups: names of sets of tasks that may be asked for together, besides names joined with `+`; empty where `make`
+            takes single tasks only.
+        silent_defaults: options that, at their defaults, stand in no record of a store or benchmark, so that those from
+            before there were such options keep their names.
         protocols: names of benchmark protocols beside the default one, such as `cortex`; each with the tasks it has.
         experts: behaviours beside `random` that fill a store, with one line each.
         build_expert: `build_expert(kind, task, simulation)` for a kind of `experts`.
@@ -142,6 +148,8 @@ class Suite:
     default_camera: str
     make: Callable[..., Simulation]
     options: Mapping[str, Any] = field(default_factory=dict)
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    silent_defaults: Sequence[str] = ()
     protocols: Mapping[str, Sequence[str]] = field(default_factory=dict)
     experts: Mapping[str, str] = field(default_factory=dict)
     build_expert: Callable[[str, str, Simulation], Expert] | None = None

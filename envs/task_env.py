@@ -13,7 +13,7 @@ from gymnasium.spaces import Dict as DictSpace
 
 from embodied.core.errors import UsageError, unknown_name
 from embodied.core.protocols import ENVIRONMENT_STATE, STATE, image_key
-from embodied.envs.choices import camera_names, check_names, require_positive
+from embodied.envs.choices import camera_names, check_names, require_positive, task_name
 from embodied.envs.gl import select_gl_backend
 from embodied.envs.registry import load_suite
 from embodied.envs.rendering import Appearance, FrameRenderer, Quality, check_quality
@@ -24,7 +24,7 @@ _TOLERANCE = 1e-5  # by which a float32 action may leave its bounds
 
 
 class TaskEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
-    """One task of one suite.
+    """One task of one suite, or several, one in each episode or one after the other.
 
     Observation: `observation.images.<camera>` uint8 [S, S, 3] per camera; `observation.state` float32 [P], left out
     where the robot has none; `observation.environment_state` float32 [S'], privileged, for the oracle only. With
@@ -42,10 +42,12 @@ class TaskEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 
     Args:
         suite: see `registry.suite_names`.
-        task, camera: of the suite; None takes its default. Several cameras are rendered from one GL context.
+        task, camera: of the suite; None takes its default. Several tasks, where the suite has sets of them, are drawn
+            from; several cameras are rendered from one GL context.
         image_size: S, pixels.
         render: `lean`, `lean+` or `full`, see `FrameRenderer`.
-        horizon: steps after which the episode is truncated; None: the suite's for the task.
+        horizon: steps after which the episode is truncated, counted anew where another task of it begins; None: the
+            suite's for the task.
         images: False leaves the frames out of the observation, which is over ten times faster.
         history: moments in an observation.
         action_repeat: simulated actions per step; rewards are added up. `horizon` counts steps; the suite's, and its
@@ -68,7 +70,7 @@ class TaskEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self,
         *,
         suite: str = "metaworld",
-        task: str | None = None,
+        task: str | Sequence[str] | None = None,
         camera: str | Sequence[str] | None = None,
         image_size: int = 128,
         render: Quality = "lean",
@@ -90,13 +92,13 @@ class TaskEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         require_positive(image_size=image_size, history=history, action_repeat=action_repeat)
         if horizon is not None:
             require_positive(horizon=horizon)
-        self.suite, self.task = suite, found.default_task if task is None else str(task)
+        self.suite, self.task = suite, task_name(found, task)
         check_names(found, self.task, protocol, options)
         self.cameras = camera_names(found, camera)
         self._visuals = make_visuals(visuals=visuals, shift=shift, strength=shift_strength)
         select_gl_backend()
         self.simulation = found.make(self.task, protocol=protocol, **{**found.options, **options})
-        self.spec_of_task = task_spec = self.simulation.spec
+        self.spec_of_task = self._spec_seen = task_spec = self.simulation.spec
         for name in self.cameras:
             if name not in task_spec.cameras:
                 raise unknown_name(f"camera of {self.task}", name, task_spec.cameras)
@@ -115,7 +117,7 @@ class TaskEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self._attach()
         self._history = history
         self._moments: deque[dict[str, np.ndarray]] = deque(maxlen=history)
-        self._steps = 0
+        self._steps = self._begun = self._placement = 0
         self._succeeded = self._over = False
         self.looking = True
         self.action_space = Box(task_spec.action_low, task_spec.action_high, dtype=np.float32)
@@ -143,14 +145,11 @@ class TaskEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Start an episode; without a seed the placement is drawn from the seeds before it."""
         super().reset(seed=seed)
-        placement = int(self.np_random.integers(2**31)) if seed is None else seed
-        self.simulation.reset(placement)
-        self._attach()
-        if self._visuals is not None:
-            self._appearance = self._visuals.draw(placement, self.simulation, self.cameras)
-        self._steps = 0
+        self._placement = int(self.np_random.integers(2**31)) if seed is None else seed
+        self.simulation.reset(self._placement)
+        self._begun = 0
+        self._begin()
         self._succeeded = self._over = False
-        self._moments.clear()
         return self._observation(look=True), {"success": False, "success_once": False, "score": 0.0}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
@@ -161,12 +160,16 @@ class TaskEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
             reward += progress.reward
             self._succeeded = self._succeeded or progress.success
             terminated = progress.failed or (progress.success and self.spec_of_task.ends_on_success)
-            if terminated:
+            if terminated or self.simulation.spec is not self._spec_seen:
                 break
         self._steps += 1
+        if self.simulation.spec is not self._spec_seen:
+            self._begin()
         truncated = not terminated and self._steps >= self.horizon
         score = float(progress.success) if progress.score is None else progress.score
         info = {"success": progress.success, "success_once": self._succeeded, "score": score}
+        if self._begun > 1:
+            info["tasks_begun"] = self._begun
         return self._observation(look=self.looking or self._history > 1), reward, terminated, truncated, info
 
     def render(self) -> np.ndarray | None:
@@ -177,6 +180,18 @@ class TaskEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+    def _begin(self) -> None:
+        """Another task, or the same again: its model, its words, its look, which an episode's tasks share."""
+        if self.simulation.spec is not self._spec_seen:
+            self.spec_of_task = self._spec_seen = self.simulation.spec
+            self.task_description = self.spec_of_task.instruction
+        self._attach()
+        if self._visuals is not None:
+            self._appearance = self._visuals.draw(self._placement, self.simulation, self.cameras)
+        self._moments.clear()
+        self._steps = 0
+        self._begun += 1
 
     def _checked(self, action: np.ndarray) -> np.ndarray:
         wanted = np.asarray(action, np.float32)
@@ -197,7 +212,7 @@ class TaskEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         moment = {STATE: state} if self.spec_of_task.state else {}
         if self.images:
             for key, camera in zip(map(image_key, self.cameras), self.cameras, strict=True):
-                moment[key] = self._frame(camera) if look else self._moments[-1][key]
+                moment[key] = self._frame(camera) if look or not self._moments else self._moments[-1][key]
         self._moments.append(moment)
         observation = moment
         if self._history > 1:
@@ -216,7 +231,7 @@ class TaskEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         model = self.simulation.model
         if model is self._attached:
             return
-        self.close()
+        self.close()  # the renderer of one model takes 75 MB: nobody keeps those of ten
         for camera in self.spec_of_task.cameras.values():
             if camera.name and camera.position is not None:
                 model.cam_pos[model.camera(camera.name).id] = camera.position

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from embodied.core.errors import UsageError, UserError, unknown_name
 
-Kind = Literal["zscore", "minmax", "quantile"]
+Kind = Literal["zscore", "minmax", "quantile", "units"]
 QUANTILES = (0.01, 0.99)
 CONSTANT = 1e-4  # a dimension that varies less than this keeps its scale: dividing by it would blow up noise
 
@@ -82,7 +82,8 @@ class ActionNormalizer(nn.Module):
 
     `zscore`: mean and (biased) standard deviation, the gripper's too. `minmax` and `quantile`: the range of the
     demonstrations, or that of their 1 % and 99 % quantiles, becomes [-1, 1]; the gripper's is its range in the action
-    space instead, since demonstrations may never close it. `quantile` clips what lies outside.
+    space instead, since demonstrations may never close it. `quantile` clips what lies outside. `units`: as they are,
+    for a head that brings its own scale.
 
     Args:
         action_dim: A.
@@ -110,11 +111,13 @@ class ActionNormalizer(nn.Module):
     @property
     def bounded(self) -> bool:
         """Whether demonstrated actions lie in [-1, 1] afterwards."""
-        return self.kind != "zscore"
+        return self.kind in ("minmax", "quantile")
 
     def fit(self, actions: Float[Tensor, "F A"]) -> None:
         """Take the statistics of demonstrated actions."""
-        if self.kind == "zscore":
+        if self.kind == "units":
+            offset, scale = torch.zeros_like(self.offset), torch.ones_like(self.scale)
+        elif self.kind == "zscore":
             offset, scale = actions.mean(dim=0), actions.std(dim=0, correction=0)
         else:
             low, high = actions.amin(dim=0), actions.amax(dim=0)
@@ -152,8 +155,14 @@ def action_kind(head: str, kind: Kind | None, *, bounded: bool) -> Kind:
     """The normalisation of a head's actions: the one asked for, or `minmax` where it needs a range, else `zscore`.
 
     Raises:
-        UsageError: the head needs a range and was given none.
+        UsageError: the head needs a range and was given none, or has a scale of its own and was given another.
     """
+    if head == "gr1" and kind not in (None, "units"):
+        raise UsageError(f"policy.head=gr1 has the scale of its pre-training: leave policy.actions={kind} out")
+    if head != "gr1" and kind == "units":
+        raise UsageError(f"policy.actions=units is for policy.head=gr1: choose another for policy.head={head}")
+    if head == "gr1":
+        return "units"
     if bounded and kind == "zscore":
         raise UsageError(f"policy.head={head} takes actions within [-1, 1]: policy.actions must be minmax or quantile")
     return kind or ("minmax" if bounded else "zscore")

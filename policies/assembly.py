@@ -33,6 +33,7 @@ class HeadKind:
         execute: of them, before the next plan.
         ensemble: decay of temporal ensembling; None: none.
         ema: evaluate an average of the weights.
+        single: it can predict no more than one action.
     """
 
     text: str = ""
@@ -43,6 +44,7 @@ class HeadKind:
     execute: int = 1
     ensemble: float | None = None
     ema: bool = False
+    single: bool = False
 
 
 KINDS: dict[str, HeadKind] = {
@@ -56,6 +58,7 @@ KINDS: dict[str, HeadKind] = {
     ),
     "flow": HeadKind(text="flow matching as in pi0: a few Euler steps to a chunk", chunk=16, execute=8, ema=True),
     "vq_bet": HeadKind(text="VQ-BeT: a GPT chooses codes of chunks, and offsets to them", history=2, chunk=8),
+    "gr1": HeadKind(text="the action head of a GR-1 encoder, as it was pre-trained", single=True),
     "bins": HeadKind(text="RT-1 and OpenVLA: every dimension a choice among 256 bins"),
 }
 HEADS = {name: kind.text for name, kind in KINDS.items()}
@@ -159,7 +162,8 @@ def fill_for_sequence(settings: Mapping[str, Any], encoder: Mapping[str, Any] | 
     filled = {**settings, "neck": "sequence", "feature": encoder["latent"]}
     if settings.get("history") is None:
         filled["history"] = int(encoder["network"]["context"])
-    if settings.get("chunk") is None and str(settings["head"]) in KINDS and KINDS[str(settings["head"])].chunk == 1:
+    kind = KINDS.get(str(settings["head"]))
+    if settings.get("chunk") is None and kind is not None and kind.chunk == 1 and not kind.single:
         filled["chunk"] = SEQUENCE_CHUNK
     return filled
 

@@ -22,6 +22,7 @@ from embodied.policies.assembly import HEADS, assemble
 from embodied.policies.chunk_execution import episode_keys
 from embodied.policies.controller import Controller, build_controller
 from embodied.policies.heads.ema import EMA
+from embodied.policies.heads.gr1 import own_head
 from embodied.policies.necks.sequence import SequenceNeck, sequence_neck
 from embodied.policies.planning import act_on, initial_plans, looks
 from embodied.policies.tuning import Tune, tuned_copy
@@ -106,6 +107,7 @@ class BCPolicy(nn.Module):
         if recalling:
             neck_module = sequence_neck(
                 encoder,
+                text_encoder=text_encoder,
                 cameras=self.cameras,
                 state_dim=proprioception_dim,
                 action_dim=action_dim,
@@ -116,6 +118,7 @@ class BCPolicy(nn.Module):
                 options=neck_options or {},
             )
             tune = "frozen"  # of the image encoder
+        own = own_head(encoder, head, action_dim=action_dim, neck=neck_module)
         encoder = frame_encoder(encoder)
         self.controller = build_controller(
             self.assembly,
@@ -129,10 +132,12 @@ class BCPolicy(nn.Module):
             hidden=hidden,
             channels=channels,
             bottleneck=bottleneck,
-            head_options=head_options or {},
+            head_options={**own.options, **(head_options or {})} if own else head_options or {},
             neck_options=neck_options or {},
             ready_neck=neck_module,
         )
+        if own:
+            own.give(self.controller.head)
         self.normalizer = ActionNormalizer(
             action_dim=action_dim,
             kind=action_kind(head, actions, bounded=self.controller.action_head.bounded),

@@ -30,7 +30,8 @@ class Controller(nn.Module):
 
     A projection of the instruction's embedding goes beside every moment; `TextQuery` asks its tokens with it, too.
 
-    A `SequenceNeck` takes features as they are, and memories in place of proprioception.
+    A `SequenceNeck` takes features as they are, memories in place of proprioception, and where its transformer reads
+    instructions, their embeddings.
 
     A head that begins with BatchNorm sees features times one number and proprioception as it is, CortexBench's
     protocol; others see both centred, and proprioception with unit variance. BatchNorm also takes the instruction's
@@ -91,7 +92,12 @@ class Controller(nn.Module):
             self.feature_mean.copy_(windows[:, -1].flatten(0, -2).mean(dim=0))
 
     def fit_state(self, states: Float[Tensor, "S P"]) -> None:
-        """Take mean and deviation of proprioception where they are needed; what never moves is only centred."""
+        """Take mean and deviation of proprioception where they are needed; what never moves is only centred.
+
+        With a `SequenceNeck`, `states` are memories.
+        """
+        if isinstance(self.neck, SequenceNeck):
+            self.neck.fit_state(states)
         if not self.batch_norm and self.proprioception_dim:
             std = states.std(dim=0, correction=0)
             self.state_mean.copy_(states.mean(dim=0))
@@ -112,7 +118,7 @@ class Controller(nn.Module):
             raise UsageError("this policy follows instructions: give it their embeddings, [B, E]")
         centred = features - self.feature_mean
         if isinstance(self.neck, SequenceNeck):
-            moments = self.neck(features, state)
+            moments = self.neck(features, state, instruction)
         elif isinstance(self.neck, Flare):
             moments = self._differences(self.neck(centred.flatten(2)))
         elif isinstance(self.neck, TextQuery):
@@ -176,7 +182,7 @@ def build_controller(
     if proprioception_dim and proprioception_width:
         projection, added = nn.Linear(proprioception_dim, proprioception_width), proprioception_width
     instruct: nn.Module | None = None
-    if text_width is not None:
+    if text_width is not None and not (isinstance(neck, SequenceNeck) and neck.follows):
         values = at_least_one("policy.instruction_width", instruction_width)
         instruct = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, values))
         added += values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool
 
@@ -37,3 +39,29 @@ def hold_out(relations: FrameRelations, share: float, *, seed: int) -> Bool[np.n
             f"holdout={share}: every source of data is a single episode or picture; give holdout_data=<other frames>"
         )
     return held[owners]
+
+
+def split_episodes(
+    episodes: Sequence[np.ndarray], share: float, *, seed: int, groups: Sequence[str] | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The episodes of every source that are trained on, and those that are held out, ascending.
+
+    Args:
+        episodes: of every source, int64 [E], by numbers or places.
+        share: of the episodes of each source, in (0, 1); at least one of each source that has several, and one stays.
+        seed: of the draw.
+        groups: of every source; sources of a group have the same episodes, and the same of them are held out. None:
+            each is its own.
+
+    Raises:
+        UsageError: no source has two episodes.
+    """
+    names = list(groups) if groups is not None else [str(number) for number in range(len(episodes))]
+    found = []
+    for name, there in zip(names, episodes, strict=True):
+        order = numpy_generator(seed, "holdout", names.index(name)).permutation(there)
+        count = max(0, min(max(1, round(share * len(order))), len(order) - 1))
+        found.append((np.sort(order[count:]), np.sort(order[:count])))
+    if not any(len(held) for _, held in found):
+        raise UsageError(f"holdout={share}: every source of data is a single episode")
+    return found

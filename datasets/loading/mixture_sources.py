@@ -45,6 +45,7 @@ def open_mixture(
     chunk: int,
     mixing: Mixing = "inverse_sqrt",
     temperature: float = 2.0,
+    instructions: Mapping[str, np.ndarray] | None = None,
 ) -> MixtureDataset:
     """Windows over every frame of every dataset; frames are encoded once, into the feature cache.
 
@@ -55,6 +56,7 @@ def open_mixture(
         context: T, steps up to the present.
         chunk: H, actions from the present on.
         mixing, temperature: see `mixtures.mixing_weights`.
+        instructions: the embedding of every task's words; None: they are not read.
 
     Raises:
         UsageError: a key or camera is missing, datasets of one embodiment do not fit each other, or every episode of a
@@ -93,6 +95,7 @@ def open_mixture(
         mixing=mixing,
         temperature=temperature,
         factors=[entry.weight for entry in entries],
+        instructions=instructions,
     )
 
 
@@ -113,8 +116,8 @@ def _opened(path: str, entry: DatasetEntry, number: int) -> OpenedStore:
         keys = {key: keys[key] for key in (*chosen, STATE, ACTION) if key in keys}
     if ACTION not in keys:
         raise UsageError(
-            f"{path} has no actions: HPT learns by predicting them; name them with keys, leave {entry.name} out, or "
-            "pre-train on it with objective=rpt"
+            f"{path} has no actions: HPT learns by predicting them alone, so a video teaches it nothing; name them "
+            f"with keys, leave {entry.name} out, or pre-train on it with objective=rpt"
         )
     for key in (STATE, ACTION):
         if key in keys and len(store.keys[keys[key]].shape) != 1:

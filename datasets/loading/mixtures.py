@@ -1,7 +1,7 @@
 """Windows of many datasets whose sensors and actions differ in number and meaning, mixed into every batch.
 
 Legend: B windows per batch, T steps, K cameras at most, N tokens of a frame, V values of each, P proprioception at
-most, H chunk, A action at most.
+most, H chunk, A action at most, E width of an instruction.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 
 from embodied.core.errors import UsageError, unknown_name
 from embodied.core.files import hash_json
-from embodied.core.protocols import ACTION, PAD_SUFFIX, STATE, image_key
+from embodied.core.protocols import ACTION, INSTRUCTION, PAD_SUFFIX, STATE, image_key
 from embodied.datasets.loading.sequences import SequenceDataset, SequenceSource
+from embodied.datasets.loading.windows import TASK_INDEX
 
 Mixing = Literal["inverse_sqrt", "temperature", "uniform", "weights"]
 IMAGES, DATASET = "images", "dataset"
@@ -93,6 +94,7 @@ class MixtureDataset(SequenceDataset):
         context: T.
         chunk: H.
         mixing, temperature, factors: see `mixing_weights`; sizes are those of all stores of a dataset together.
+        instructions: the embedding float32 [E] of every task's words; None: there are none in a batch.
     """
 
     def __init__(
@@ -108,7 +110,9 @@ class MixtureDataset(SequenceDataset):
         mixing: Mixing = "inverse_sqrt",
         temperature: float = 2.0,
         factors: Sequence[float] | None = None,
+        instructions: Mapping[str, np.ndarray] | None = None,
     ) -> None:
+        self.instructions = None if instructions is None else dict(instructions)
         self.names, self.owners, self.embodiments = list(names), list(owners), dict(embodiments)
         self.frame_shape, self.chunk = frame_shape, chunk
         self._mixing: dict[str, Any] = {"mixing": mixing, "temperature": temperature, "factors": factors}
@@ -130,7 +134,8 @@ class MixtureDataset(SequenceDataset):
             `images` float32 [B, T, K, *frame_shape] in the order of the embodiment's cameras, `observation.state`
             [B, T, P] and `action` [B, H, A], the window's last step being the chunk's first; zeros beyond what the
             embodiment has. `images_is_pad` bool [B, T, K], `observation.state_is_pad` [B, T] and `action_is_pad`
-            [B, H], True = not there: no such sensor, or beyond the episode. `dataset` int64 [B].
+            [B, H], True = not there: no such sensor, or beyond the episode. `dataset` int64 [B]. With instructions,
+            `instruction` float32 [B, E] and `instruction_is_pad` bool [B].
 
         Raises:
             IndexError: an index is not in 0 to len - 1.
@@ -149,7 +154,12 @@ class MixtureDataset(SequenceDataset):
 
     def _empty(self, rows: int) -> dict[str, np.ndarray]:
         shape = (rows, self.context)
+        words: dict[str, np.ndarray] = {}
+        if self.instructions:
+            width = len(next(iter(self.instructions.values())))
+            words = {INSTRUCTION: np.zeros((rows, width), np.float32), INSTRUCTION + PAD_SUFFIX: np.ones(rows, bool)}
         return {
+            **words,
             IMAGES: np.zeros((*shape, self.views, *self.frame_shape), np.float32),
             IMAGES + PAD_SUFFIX: np.ones((*shape, self.views), bool),
             STATE: np.zeros((*shape, self.sizes[STATE]), np.float32),
@@ -163,6 +173,10 @@ class MixtureDataset(SequenceDataset):
         self, batch: dict[str, np.ndarray], rows: np.ndarray, source: MixtureSource, found: Mapping[str, np.ndarray]
     ) -> None:
         batch[DATASET][rows] = source.dataset
+        for row, task in zip(rows, found[TASK_INDEX], strict=True) if self.instructions else ():
+            said = (self.instructions or {}).get(source.windows.tasks[int(task)])
+            if said is not None:
+                batch[INSTRUCTION][row], batch[INSTRUCTION + PAD_SUFFIX][row] = said, False
         for key in (STATE, ACTION):
             if key in found:
                 batch[key][rows, :, : found[key].shape[-1]] = found[key]
@@ -184,6 +198,7 @@ class MixtureDataset(SequenceDataset):
             frame_shape=self.frame_shape,
             context=self.context,
             chunk=self.chunk,
+            instructions=self.instructions,
             **mixing,
         )
 

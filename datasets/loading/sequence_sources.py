@@ -86,7 +86,7 @@ def open_sequences(
     if len(stores) < len(paths):
         raise UsageError(f"data: a store is named twice in {', '.join(map(str, paths))}")
     keys = chosen_keys(stores, cameras, leave_out)
-    _require_agreement(stores, keys, mixed_robots=mixed_robots)
+    require_agreement(stores, keys, mixed_robots=mixed_robots)
     _note_rates(stores, caches.reporter.note)
     for path, store in stores.items():
         _require_length(path, store, context, caches.reporter.note)
@@ -132,10 +132,24 @@ def open_store(path: str | Path) -> EpisodeStore:
     return store
 
 
-def _require_agreement(
-    stores: Mapping[str, EpisodeStore], keys: Mapping[str, Sequence[str]], *, mixed_robots: bool
+def require_agreement(
+    stores: Mapping[str, EpisodeStore],
+    keys: Mapping[str, Sequence[str]],
+    *,
+    mixed_robots: bool,
+    settings: str = "sequence",
 ) -> None:
-    """A state or an action must mean the same everywhere: as many values, of one robot."""
+    """A state or an action must mean the same everywhere: as many values, of one robot.
+
+    Args:
+        stores: by path.
+        keys: that are read of each.
+        mixed_robots: several robots' values are declared to mean the same.
+        settings: the part of the configuration that messages point to.
+
+    Raises:
+        UsageError: they do not.
+    """
     for name in VECTORS:
         having = [path for path in stores if name in keys[path]]
         shapes = {path: stores[path].keys[name].shape for path in having}
@@ -145,14 +159,14 @@ def _require_agreement(
             counts = ", ".join(f"{shape[0]} in {path}" for path, shape in shapes.items())
             raise UsageError(
                 f"{name} has different numbers of values ({counts}): take stores of one robot, or leave it out with "
-                f"sequence.leave_out='[{name}]'"
+                f"{settings}.leave_out='[{name}]'"
             )
         meanings = {path: meaning_of(stores[path], name) for path in having}
         if len(set(meanings.values())) > 1 and not mixed_robots:
             told = ", ".join(f"{meaning} in {path}" for path, meaning in meanings.items())
             raise UsageError(
                 f"{name} is of different robots ({told}): if the values mean the same (units, frames, order), say so "
-                f"with sequence.mixed_robots=true, else leave it out with sequence.leave_out='[{name}]'"
+                f"with {settings}.mixed_robots=true, else leave it out with {settings}.leave_out='[{name}]'"
             )
 
 

@@ -5,7 +5,7 @@ B windows per batch, T steps, V values of a key, F frames.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,8 +14,9 @@ import numpy as np
 from embodied.core.errors import UsageError
 from embodied.core.files import hash_json
 from embodied.core.protocols import PAD_SUFFIX
-from embodied.core.seeding import numpy_generator
 from embodied.datasets.loading.array_cache import ArrayCache
+from embodied.datasets.loading.holdout import split_episodes
+from embodied.datasets.loading.materialized import Materialized
 from embodied.datasets.loading.npy_rows import Rows
 from embodied.datasets.loading.sampling import EpochSampler
 from embodied.datasets.loading.windows import WindowDataset
@@ -37,7 +38,7 @@ class SequenceSource:
     name: str
     windows: WindowDataset
     fingerprint: str
-    held: tuple[ArrayCache, ...] = ()
+    held: tuple[ArrayCache | Materialized, ...] = ()
 
     def only(self, episodes: np.ndarray) -> SequenceSource:
         """The windows of some of its episodes, by their numbers in the store."""
@@ -91,20 +92,28 @@ class SequenceDataset:
         Raises:
             IndexError: an index is not in 0 to len - 1.
         """
-        indices = np.asarray(indices, np.int64)
-        if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
-            raise IndexError(f"indices must be in 0 to {len(self) - 1}, got {indices.min()} to {indices.max()}")
         shape = (len(indices), self.context)
         batch = {key: np.zeros((*shape, size), np.float32) for key, size in self.sizes.items()}
         batch |= {key + PAD_SUFFIX: np.ones(shape, bool) for key in self.sizes}
+        for chosen, source, found in self.found(indices):
+            for key in source.windows.windows:
+                batch[key][chosen], batch[key + PAD_SUFFIX][chosen] = found[key], found[key + PAD_SUFFIX]
+        return batch
+
+    def found(self, indices: np.ndarray) -> Iterator[tuple[np.ndarray, SequenceSource, dict[str, np.ndarray]]]:
+        """Of every source that windows at indices int64 [B] are of: which, bool [B], the source, and their batch there.
+
+        Raises:
+            IndexError: an index is not in 0 to len - 1.
+        """
+        indices = np.asarray(indices, np.int64)
+        if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
+            raise IndexError(f"indices must be in 0 to {len(self) - 1}, got {indices.min()} to {indices.max()}")
         owners = np.searchsorted(self._stops, indices, side="right")
         for owner in np.unique(owners):
             source, chosen = self.sources[owner], owners == owner
             first = int(self._stops[owner]) - len(source.windows)
-            found = source.windows.batch(indices[chosen] - first)
-            for key in source.windows.windows:
-                batch[key][chosen], batch[key + PAD_SUFFIX][chosen] = found[key], found[key + PAD_SUFFIX]
-        return batch
+            yield chosen, source, source.windows.batch(indices[chosen] - first)
 
     def sampler(self, *, batch_size: int, seed: int) -> EpochSampler:
         """Batches over all windows, by the weights of their sources; see `EpochSampler`."""
@@ -125,15 +134,9 @@ class SequenceDataset:
         Raises:
             UsageError: no source has two episodes.
         """
-        kept: list[SequenceSource] = []
-        held: list[SequenceSource] = []
-        for number, source in enumerate(self.sources):
-            episodes = numpy_generator(seed, "holdout", number).permutation(source.windows.episodes)
-            count = min(max(1, round(share * len(episodes))), len(episodes) - 1)
-            kept.append(source.only(np.sort(episodes[count:])))
-            held += [source.only(np.sort(episodes[:count]))] if count else []
-        if not held:
-            raise UsageError(f"holdout={share}: every source of data is a single episode")
+        parts = split_episodes([source.windows.episodes for source in self.sources], share, seed=seed)
+        kept = [source.only(episodes) for source, (episodes, _) in zip(self.sources, parts, strict=True)]
+        held = [source.only(some) for source, (_, some) in zip(self.sources, parts, strict=True) if len(some)]
         return self._of(kept, self._weights), self._of(held, None)
 
     def _of(self, sources: Sequence[SequenceSource], weights: Sequence[float] | None) -> SequenceDataset:
@@ -144,22 +147,10 @@ class SequenceDataset:
 
         Of keys with more than 64 values over a sample of frames, evenly spread; of others over all.
         """
-        return {key: self._moments(key, size) for key, size in self.sizes.items()}
-
-    def _moments(self, key: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-        count, total, squares = 0.0, np.zeros(size), np.zeros(size)
-        for source in self.sources:
-            if key not in source.windows.windows:
-                continue
-            frames = len(source.rows[key])
-            most = frames if size <= 64 else min(frames, SAMPLED_ROWS)
-            rows = source.rows[key].take(np.linspace(0, frames - 1, most).astype(np.int64)).astype(np.float64)
-            share = frames / most  # a frame of a sample stands for so many
-            count, total = count + frames, total + share * rows.sum(axis=0)
-            squares += share * (rows**2).sum(axis=0)
-        mean = total / count
-        std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-        return mean.astype(np.float32), std.astype(np.float32)
+        return {
+            key: moments([source.rows[key] for source in self.sources if key in source.windows.windows], size)
+            for key, size in self.sizes.items()
+        }
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the sources, their keys and order."""
@@ -178,3 +169,18 @@ class SequenceDataset:
             }
             for number, source in enumerate(self.sources)
         ]
+
+
+def moments(parts: Sequence[Rows], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation float32 [V] of rows [F, V]; of more than 64 values over an even sample of rows."""
+    count, total, squares = 0.0, np.zeros(size), np.zeros(size)
+    for part in parts:
+        frames = len(part)
+        most = frames if size <= 64 else min(frames, SAMPLED_ROWS)
+        rows = part.take(np.linspace(0, frames - 1, most).astype(np.int64)).astype(np.float64)
+        share = frames / most  # a row of a sample stands for so many
+        count, total = count + frames, total + share * rows.sum(axis=0)
+        squares += share * (rows**2).sum(axis=0)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    return mean.astype(np.float32), std.astype(np.float32)

@@ -11,7 +11,7 @@ from embodied.bench.launchers.crew import Crew
 from embodied.bench.plan import Plan, load_plan, require_same_protocol, save_plan
 from embodied.bench.result_files import RESULTS, load_result, load_results, result_path, save_result
 from embodied.bench.schedule import Schedule, Tally, Watcher
-from embodied.bench.suite import BY_SEED, LEARNS_ALONG, SHIFT
+from embodied.bench.suite import BY_SEED, LEARNS_ALONG, tries_static
 from embodied.bench.work_list import COLLECT, DONE, FAILED, Item, WorkList
 from embodied.core.errors import UserError
 from embodied.core.files import write_text
@@ -47,7 +47,7 @@ def items_of(plan: Plan, cells: Sequence[Cell]) -> list[Item]:
     for cell in cells:
         store = plan.recipe(cell).store
         needs = f"{COLLECT}/{store}" if store else None
-        if cell.variant.startswith(SHIFT):
+        if tries_static(cell.variant):
             needs = static_key(cell)
             if needs not in wanted:
                 raise UserError(f"{cell.key} needs the cell {needs}, whose policy it tries")

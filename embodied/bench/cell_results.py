@@ -15,7 +15,7 @@ from embodied.bench.phases import phase_cpu_seconds
 from embodied.bench.plan import Plan
 from embodied.bench.reinforcement import Reinforcement
 from embodied.bench.results import sequential_record
-from embodied.bench.suite import SHIFT
+from embodied.bench.suite import tries_static
 from embodied.core.run_folder import RunFolder, read_metrics
 from embodied.datasets.store.episode_store import EpisodeStore
 
@@ -52,7 +52,7 @@ def result_of(opened: OpenCell, plan: Plan, folder: Path, *, device: str, versio
     cell, experiment, run = opened.cell, opened.experiment, opened.run
     evaluated = run.result("evaluate")
     assert evaluated is not None, run.path
-    curve = [] if cell.variant.startswith(SHIFT) else learning_curve(run)
+    curve = [] if tries_static(cell.variant) else learning_curve(run)
     return CellResult(
         cell=cell,
         protocol=plan.protocol_hash,

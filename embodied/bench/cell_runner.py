@@ -29,7 +29,7 @@ from embodied.bench.results import save_outcomes
 from embodied.bench.session import KeptSession
 from embodied.bench.statistics.sequential import read_sequential_test
 from embodied.bench.store_costs import cost_of, save_store_cost
-from embodied.bench.suite import MANDATORY, SHIFT
+from embodied.bench.suite import MANDATORY, tries_static
 from embodied.bench.team_evaluation import Trained, evaluate_together
 from embodied.bench.work_list import COLLECT, Item
 from embodied.core.errors import UserError
@@ -143,7 +143,7 @@ class CellRunner:
             experiment = experiment_of(recipe, cell, self._place, self._session, record=record, stopping=stopping)
             run = self._open(path, recipe, cell, fresh=item.failures > 0)
             weights = self._require_same_encoder(cell, experiment)
-            if not cell.variant.startswith(SHIFT):
+            if not tries_static(cell.variant):
                 run_training(experiment, run, SilentReporter(), collect=lambda: self._collect(recipe))
         return OpenCell(cell=cell, experiment=experiment, run=run, encoder_fingerprint=weights)
 
@@ -166,14 +166,14 @@ class CellRunner:
 
     def _trained(self, cell: OpenCell) -> RunFolder:
         """The run with the policy: of a shifted cell the static one's."""
-        if not cell.cell.variant.startswith(SHIFT):
+        if not tries_static(cell.cell.variant):
             return cell.run
         return RunFolder.open(self._run_path(replace(cell.cell, variant="static")))
 
     def _end(self, cell: OpenCell) -> None:
         """The reported episodes, if they are not done, and the result."""
         with self._leaving_error(cell.run.path):
-            if cell.cell.variant.startswith(SHIFT):
+            if tries_static(cell.cell.variant):
                 self._try_shifted(cell)
             else:
                 run_evaluation(cell.experiment, cell.run, SilentReporter())

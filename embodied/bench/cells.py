@@ -28,7 +28,8 @@ class Cell:
         env: suite of simulators, `metaworld`.
         task: of that suite.
         variant: what the task looks like: `static`, `varied`, or `shift:<name>:<strength>` for a policy that was
-            trained in the static scene and is tried under a visual shift.
+            trained in the static scene and is tried under a visual shift, `with:<option>=<value>` for one that is
+            tried with other options of the environment.
         controller: its name in the suite's YAML: `mlp`, `conv`, `ppo`.
         encoder: as `load_encoder` takes it.
         demos: demonstrations to learn from; 0 for reinforcement learning.

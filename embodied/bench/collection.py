@@ -40,9 +40,11 @@ def collect_into(
         wait: for another process that is collecting into it; else raise.
 
     Raises:
-        UsageError: it was made with other settings.
+        UsageError: it was made with other settings; or episodes would have several instructions.
         UserError: another process is collecting into it, or the behaviour does not succeed.
     """
+    if env.get("chain", 1) != 1:
+        raise UsageError(f"env.chain={env['chain']}: a store has one instruction per episode; leave env.chain out")
     with _collecting_alone(path, wait=wait):
         made = {"env": dict(env), "collect": dict(behaviour), "versions": versions()}
         if path.exists():

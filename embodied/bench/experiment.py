@@ -24,7 +24,7 @@ from embodied.bench.policy_episodes import (
 from embodied.bench.session import Session
 from embodied.bench.statistics.sequential import SequentialTest
 from embodied.core.files import cache_folder, write_text
-from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, STATE, Reporter, TextEncoder
+from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, INSTRUCTION, STATE, Reporter, TextEncoder
 from embodied.core.run_folder import RunFolder
 from embodied.core.seeding import derive_seed
 from embodied.datasets.store.episode_store import EpisodeStore
@@ -116,7 +116,16 @@ class Experiment:
     @cached_property
     def text_encoder(self) -> TextEncoder | None:
         """Of instructions, if the policy follows them."""
-        return None if self.instruction is None else load_text_encoder(self.instruction)
+        return None if self.followed is None else load_text_encoder(self.followed)
+
+    @cached_property
+    def followed(self) -> str | None:
+        """The text encoder's name: the one asked for, or that of a sequence encoder which reads instructions."""
+        if self.instruction is not None or self.assembly.neck != "sequence":
+            return self.instruction
+        text = (sequence_config(self.encoder) or {}).get("text")
+        left_out = (self.policy.get("neck_options") or {}).get("leave_out") or ()
+        return None if text is None or INSTRUCTION in left_out else str(text["spec"])
 
     @property
     def looks(self) -> bool:
@@ -204,7 +213,7 @@ class Experiment:
         }
         text = None
         if self.text_encoder is not None:
-            text = {"spec": self.instruction, "fingerprint": text_fingerprint(self.text_encoder)}
+            text = {"spec": self.followed, "fingerprint": text_fingerprint(self.text_encoder)}
         return describe_policy(self.policy_target, arguments, encoder=encoder, env=self.env, text_encoder=text)
 
 

@@ -6,10 +6,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from embodied.bench import reinforcement
+from embodied.bench import planning, reinforcement
 from embodied.bench.cpu_time import CpuWatch
 from embodied.bench.experiment import Experiment, encode, report_final, select, train
 from embodied.bench.feature_checks import check_features, check_on_environment
+from embodied.bench.planning import Planning
 from embodied.bench.reinforcement import Reinforcement, learn
 from embodied.bench.results import save_outcomes, summarize, write_results
 from embodied.core.files import write_json
@@ -18,6 +19,7 @@ from embodied.core.run_folder import RunFolder, Stopwatch
 from embodied.training.evaluate import Outcome
 
 CPU_SECONDS = "cpu_seconds.json"
+AnyExperiment = Experiment | Reinforcement | Planning
 Collect = Callable[[], dict[str, Any]]  # makes sure of the demonstrations; JSON-able
 
 
@@ -49,24 +51,26 @@ def phase_cpu_seconds(run: RunFolder) -> dict[str, float]:
     )
 
 
-def run_phases(experiment: Experiment | Reinforcement, run: RunFolder, reporter: Reporter, *, collect: Collect) -> None:
+def run_phases(experiment: AnyExperiment, run: RunFolder, reporter: Reporter, *, collect: Collect) -> None:
     """From the demonstrations or the first random action to the report; phases that are done are left out."""
     run_training(experiment, run, reporter, collect=collect)
     run_evaluation(experiment, run, reporter)
 
 
-def run_training(
-    experiment: Experiment | Reinforcement, run: RunFolder, reporter: Reporter, *, collect: Collect
-) -> None:
+def run_training(experiment: AnyExperiment, run: RunFolder, reporter: Reporter, *, collect: Collect) -> None:
     """All that comes before the reported episodes; phases that are done are left out."""
     phases = Phases(run, reporter)
     if isinstance(experiment, Reinforcement):
         _reinforce(phases, experiment, run, reporter, collect)
+    elif isinstance(experiment, Planning):
+        if experiment.store is not None and not experiment.given:
+            phases.do("collect", collect)
+        phases.do("train", lambda: planning.prepare(experiment, run, reporter))
     else:
         _imitate(phases, experiment, run, reporter, collect)
 
 
-def run_evaluation(experiment: Experiment | Reinforcement, run: RunFolder, reporter: Reporter) -> None:
+def run_evaluation(experiment: AnyExperiment, run: RunFolder, reporter: Reporter) -> None:
     """The reported episodes and the report, of what `run_training` has trained; phases that are done are left out."""
     phases = Phases(run, reporter)
     phases.do("evaluate", lambda: save_outcomes(run, report_episodes(experiment, run, reporter)))
@@ -98,8 +102,10 @@ def _imitate(phases: Phases, experiment: Experiment, run: RunFolder, reporter: R
     phases.do("select", lambda: select(experiment, run, reporter))
 
 
-def report_episodes(experiment: Experiment | Reinforcement, trained: RunFolder, reporter: Reporter) -> list[Outcome]:
+def report_episodes(experiment: AnyExperiment, trained: RunFolder, reporter: Reporter) -> list[Outcome]:
     """The reported episodes of the final policy in the run folder `trained`."""
     if isinstance(experiment, Reinforcement):
         return reinforcement.report_final(experiment, trained, reporter)
+    if isinstance(experiment, Planning):
+        return planning.report_final(experiment, trained, reporter)
     return report_final(experiment, trained, reporter)

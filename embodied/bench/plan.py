@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from embodied.bench.cells import Cell, protocol_hash
-from embodied.bench.suite import LEARNS_ALONG, SHIFT, Suite, check_encoder_name
+from embodied.bench.suite import LEARNS_ALONG, Suite, check_encoder_name, tries_static
 from embodied.core.errors import UserError
 from embodied.core.files import write_json
 
@@ -80,7 +80,7 @@ class Plan:
 
     def recipe(self, cell: Cell) -> Recipe:
         """How to run a cell; of a shifted one, how its policy was trained."""
-        variant = "static" if cell.variant.startswith(SHIFT) else cell.variant
+        variant = "static" if tries_static(cell.variant) else cell.variant
         exception = recipe_key(cell.env, cell.task, variant, cell.controller, cell.encoder)
         plain = recipe_key(cell.env, cell.task, variant, cell.controller)
         return self.recipes[exception if exception in self.recipes else plain]

@@ -53,7 +53,7 @@ def plot_learning_curve(metrics: Sequence[Mapping[str, Any]], path: str | Path) 
         right.set_ylim(-0.03, 1.03)
         right.set_ylabel("success on selection episodes", color=GREEN)
         right.spines["top"].set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_reinforcement(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> None:
@@ -80,7 +80,7 @@ def plot_reinforcement(metrics: Sequence[Mapping[str, Any]], path: str | Path) -
     right.spines["top"].set_visible(False)
     if right.lines:
         right.legend(loc="lower right")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_success(outcomes: Sequence[Mapping[str, Any]], interval: Sequence[float], path: str | Path) -> None:
@@ -107,9 +107,9 @@ def plot_success(outcomes: Sequence[Mapping[str, Any]], interval: Sequence[float
     # Beside the points: failures lie at the top edge, successes anywhere below.
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     for part in (left, axes):
-        _plain(part)
+        plain_axes(part)
     figure.suptitle(f"Success {rate:.0%}, 95 % interval {low:.0%} to {high:.0%}")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_comparison(groups: Mapping[str, Sequence[Row]], path: str | Path) -> None:
@@ -130,8 +130,8 @@ def plot_comparison(groups: Mapping[str, Sequence[Row]], path: str | Path) -> No
         axes.set_xlim(-0.02, 1.02)
         axes.set_title(title)
         axes.set_xlabel("success rate")
-        _plain(axes)
-    _save(figure, path)
+        plain_axes(axes)
+    save_figure(figure, path)
 
 
 def plot_differences(groups: Mapping[str, Sequence[Row]], path: str | Path) -> None:
@@ -148,8 +148,8 @@ def plot_differences(groups: Mapping[str, Sequence[Row]], path: str | Path) -> N
         axes.invert_yaxis()
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("percentage points, 95 % interval")
-        _plain(axes)
-    _save(figure, path)
+        plain_axes(axes)
+    save_figure(figure, path)
 
 
 def save_image_grid(rows: Sequence[np.ndarray], path: str | Path) -> None:
@@ -164,15 +164,17 @@ def save_image_grid(rows: Sequence[np.ndarray], path: str | Path) -> None:
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
-    _plain(axes)
+    plain_axes(axes)
     return figure, axes
 
 
-def _plain(axes: Axes) -> None:
+def plain_axes(axes: Axes) -> None:
+    """No frame above and to the right, a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG, at once."""
     with atomic_path(path) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary))

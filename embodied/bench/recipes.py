@@ -15,7 +15,7 @@ from embodied.bench.plan import IMITATION, REINFORCEMENT, Recipe
 from embodied.bench.reinforcement import Reinforcement
 from embodied.bench.session import Session
 from embodied.bench.statistics.sequential import SequentialTest
-from embodied.bench.suite import SHIFT, split_shift
+from embodied.bench.suite import options_of
 from embodied.core.files import cache_folder
 from embodied.policies.action_space import ActionSpace
 
@@ -95,16 +95,12 @@ def experiment_of(
         record: whether the reported episodes are filmed.
         stopping: ends the reported episodes early; of the plan.
     """
-    shift: dict[str, Any] = {}
-    if cell.variant.startswith(SHIFT):
-        name, strength = split_shift(cell.variant)
-        shift = {"shift": name, "shift_strength": strength}
     shared: dict[str, Any] = {
         "store": place.stores / recipe.store if recipe.store else None,
         "encoder": cell.encoder,
         "demos": cell.demos,
         "seed": cell.seed,
-        "shift": shift,
+        "shift": options_of(cell.variant),
         "device": torch.device(place.device),
         "workers": place.processes,
         "slots": SLOTS,

@@ -1,24 +1,28 @@
-"""Claims of papers, tested again: presets that name a claim and a small benchmark, and verdicts on its results."""
+"""Claims of papers, tested again: presets that name claims, what to pre-train for them, and small benchmarks.
+
+A preset is a YAML file in `embodied/conf/replicate/`: `paper`, `url`, `theirs`, `ours`, `roles` (encoders by name),
+`claims`, and `suite`, or several `suites` by name. Optional are `pretraining` (see `replicate_jobs`), whose encoders
+every suite names with their controllers in `encoders`; `curves` (see `replicate_curves`); and `sizes`: by name, what
+another size of the preset has in place of the rest.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from embodied.bench.cells import CellResult
-from embodied.bench.statistics.paired import holm
+from embodied.bench.replicate_curves import Curve, read_curve
+from embodied.bench.replicate_jobs import Pretraining, export_path, read_pretraining
 from embodied.bench.suite import MANDATORY, Suite, check_encoder_name, read_suite
-from embodied.bench.tables.contenders import Column, Contender, contender_of
-from embodied.bench.tables.duels import Duel, Side, make_duels
+from embodied.bench.tables.contenders import Contender
 from embodied.core.errors import UsageError, unknown_name
 
 FOLDER = "replicate"  # in embodied/conf
-ALPHA = 0.05
-SAME, OPPOSITE, UNDECIDED, UNTESTED = "same direction", "opposite direction", "undecided", "not tested"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,7 @@ class Claim:
     Args:
         claim: in words.
         theirs: what the paper found.
-        better, than: `<role or baseline>/<controller>`.
+        better, than: `<role, pre-trained encoder or baseline>/<controller>`.
         margin: in [0, 1]; 0 asks for better, more for as good as.
         scene: in which it is tested.
     """
@@ -43,40 +47,54 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Replication:
-    """A preset: `suite` is the benchmark that tests the `claims`; `roles` maps names in claims to encoders or None."""
+    """A preset: the `suites` are the benchmarks that test the `claims`.
+
+    Args:
+        name: of the preset, with its size if it has one.
+        paper, url, theirs, ours: in words.
+        folder: of everything that it leaves.
+        roles: maps names in claims to encoders or None.
+        claims: that are tested.
+        suites: one or several.
+        pretraining: what is pre-trained before.
+        curves: of losses of pre-trainings.
+    """
 
     name: str
     paper: str
     url: str
     theirs: str
     ours: str
+    folder: Path
     roles: Mapping[str, str | None]
     claims: Sequence[Claim]
-    suite: Suite = field(repr=False)
+    suites: Sequence[Suite] = field(repr=False)
+    pretraining: Pretraining = field(default_factory=lambda: Pretraining(stores={}, jobs=[]))
+    curves: Sequence[Curve] = ()
+
+    @property
+    def suite(self) -> Suite:
+        """The first benchmark."""
+        return self.suites[0]
 
     @property
     def encoders(self) -> list[str]:
-        """To bench, beside the baselines."""
+        """To bench under all controllers, beside the baselines and what each suite names itself."""
         chosen = [name for name in self.roles.values() if name is not None and name not in MANDATORY]
         return list(dict.fromkeys(chosen))
 
+    @property
+    def names(self) -> list[str]:
+        """Of all encoders that a claim may be about."""
+        return [*self.roles, *self.pretraining.exports(), *MANDATORY]
+
     def contender(self, text: str) -> Contender | None:
-        """The row of the tables that `<role>/<controller>` means; None for a role that nobody has."""
-        role, _, controller = text.partition("/")
-        encoder = self.roles.get(role, role)
+        """The row of the tables that `<name>/<controller>` means; None for a role that nobody has."""
+        name, _, controller = text.partition("/")
+        if name in self.pretraining.exports():
+            return Contender(str(export_path(self.folder, name)), controller)
+        encoder = self.roles.get(name, name)
         return None if encoder is None else Contender(check_encoder_name(encoder), controller)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What our results say of a claim; `duel` is None where it was not tested."""
-
-    claim: Claim
-    status: str
-    reason: str
-    better: Contender | None
-    than: Contender | None
-    duel: Duel | None = None
 
 
 def preset_names() -> dict[str, str]:
@@ -90,116 +108,112 @@ def preset_names() -> dict[str, str]:
     return found
 
 
-def load_replication(name: str, roles: Mapping[str, Any] | None = None) -> Replication:
+def load_replication(
+    name: str, roles: Mapping[str, Any] | None = None, *, size: str | None = None, root: str | Path = "replicate"
+) -> Replication:
     """A preset by its name.
 
     Args:
         name: see `preset_names`.
         roles: encoders for roles of the preset, in place of its own.
+        size: one of the preset's `sizes`; None: as it stands.
+        root: holds the folder of the replication.
 
     Raises:
-        UsageError: there is no such preset or role.
+        UsageError: there is no such preset, role or size.
     """
     if name not in preset_names():
         raise unknown_name("paper", name, preset_names())
     text = files("embodied.conf").joinpath(FOLDER, f"{name}.yaml").read_text(encoding="utf-8")
-    content = yaml.safe_load(text)
-    chosen: dict[str, str | None] = dict(content["roles"])
+    return read_replication(yaml.safe_load(text), name=name, roles=roles, size=size, root=root)
+
+
+def read_replication(
+    content: Mapping[str, Any],
+    *,
+    name: str,
+    roles: Mapping[str, Any] | None = None,
+    size: str | None = None,
+    root: str | Path = "replicate",
+) -> Replication:
+    """A preset from what its YAML holds; arguments and errors as of `load_replication`."""
+    sizes = content.get("sizes", {})
+    if size is not None:
+        if size not in sizes:
+            raise unknown_name(f"size of {name}", size, sizes or ["null"])
+        content, name = changed(content, sizes[size]), f"{name}-{size}"
+    chosen: dict[str, str | None] = dict(content.get("roles") or {})
     for role, encoder in (roles or {}).items():
         if role not in chosen:
-            raise unknown_name(f"role of {name}", str(role), chosen)
+            raise unknown_name(f"role of {name}", str(role), chosen or ["none"])
         chosen[role] = None if encoder is None else check_encoder_name(str(encoder))
+    pretraining = read_pretraining(content.get("pretraining", {}), where=f"{name}: pretraining")
+    folder = Path(root).expanduser() / name
+    several = content.get("suites", {})
+    suites = [
+        _suite(entry, f"{name}-{part}" if several else name, folder, pretraining)
+        for part, entry in (several or {"": content["suite"]}).items()
+    ]
     return Replication(
         name=name,
         paper=content["paper"],
         url=content["url"],
         theirs=content["theirs"],
         ours=content["ours"],
+        folder=folder,
         roles=chosen,
         claims=[Claim(**claim) for claim in content["claims"]],
-        suite=read_suite(content["suite"], name=name),
+        suites=suites,
+        pretraining=pretraining,
+        curves=[read_curve(entry, where=f"{name}: curves") for entry in content.get("curves", [])],
     )
 
 
+def changed(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The content with some of its entries changed, groups entry by entry; None takes an entry away."""
+    found = dict(content)
+    for key, value in changes.items():
+        if value is None:
+            found.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(found.get(key), Mapping):
+            found[key] = changed(found[key], value)
+        else:
+            found[key] = value
+    return found
+
+
+def _suite(content: Mapping[str, Any], name: str, folder: Path, pretraining: Pretraining) -> Suite:
+    """A suite in which pre-trained encoders stand beside the baselines, each with controllers of its own."""
+    rest = {key: value for key, value in content.items() if key != "encoders"}
+    named = {}
+    for encoder, controllers in (content.get("encoders") or {}).items():
+        if encoder not in pretraining.exports():
+            raise unknown_name(f"encoder of {name}", str(encoder), pretraining.exports() or ["none"])
+        named[str(export_path(folder, encoder))] = controllers
+    return read_suite({**rest, "baselines": {**(rest.get("baselines") or {}), **named}}, name=name)
+
+
 def check_replication(replication: Replication) -> None:
-    """Claims name roles, baselines, controllers and scenes that are there.
+    """Claims name encoders, controllers and scenes that are there, curves jobs.
 
     Raises:
         UsageError: one does not.
     """
-    suite = replication.suite
-    scenes = {"shifted" if name.startswith("shift:") else name for task in suite.tasks for name in task.variants}
+    name, suites = replication.name, replication.suites
+    variants = {variant for suite in suites for task in suite.tasks for variant in task.variants}
+    scenes = {"shifted" if variant.startswith("shift:") else variant for variant in variants}
+    controllers = list(dict.fromkeys(each for suite in suites for each in suite.controllers))
     for claim in replication.claims:
         for text in (claim.better, claim.than):
             role, _, controller = text.partition("/")
-            if role not in (*replication.roles, *MANDATORY):
-                raise unknown_name(f"role in a claim of {replication.name}", role, [*replication.roles, *MANDATORY])
-            if controller not in suite.controllers:
-                raise unknown_name(f"controller in a claim of {replication.name}", controller, suite.controllers)
+            if role not in replication.names:
+                raise unknown_name(f"role in a claim of {name}", role, replication.names)
+            if controller not in controllers:
+                raise unknown_name(f"controller in a claim of {name}", controller, controllers)
         if claim.scene not in scenes:
-            raise UsageError(f"{replication.name}: a claim is about the {claim.scene} scene, which its suite lacks")
-
-
-def judge(replication: Replication, results: Sequence[CellResult]) -> list[Verdict]:
-    """A verdict per claim, by the paired difference over common seeds and its 95 % interval.
-
-    A claim of `better` has the same direction when the interval lies above zero and the paired test (corrected for the
-    claims of the preset) agrees; a claim of `as good as` when the interval lies above minus the margin. Whether an
-    interval that does not decide leans one way is said in words and called undecided.
-    """
-    opened = [_open(replication, claim, results) for claim in replication.claims]
-    duels = [_duel(verdict, results) if verdict.status == UNDECIDED else None for verdict in opened]
-    tested = [duel.overall.p for duel in duels if duel is not None and duel.overall is not None]
-    corrected = iter(holm(tested))
-    verdicts = []
-    for verdict, duel in zip(opened, duels, strict=True):
-        if verdict.status != UNDECIDED:
-            verdicts.append(verdict)
-        elif duel is None or duel.overall is None:
-            reason = "the two have no task and seed in common: cells failed or were not run"
-            verdicts.append(replace(verdict, status=UNTESTED, reason=reason))
-        else:
-            verdicts.append(_decide(replace(verdict, duel=replace(duel, holm_p=next(corrected)))))
-    return verdicts
-
-
-def _duel(verdict: Verdict, results: Sequence[CellResult]) -> Duel | None:
-    """Of the two in the claim's scene."""
-    sides = []
-    for contender in (verdict.better, verdict.than):
-        assert contender is not None, verdict
-        mine = [result for result in results if contender_of(result) == contender]
-        shown = [result for result in mine if Column(*result.cell.group).scene == verdict.claim.scene]
-        sides.append(Side(label=contender.label, results=shown))
-    return next(iter(make_duels([(sides[0], sides[1])])), None)
-
-
-def _decide(verdict: Verdict) -> Verdict:
-    claim, duel = verdict.claim, verdict.duel
-    assert duel is not None and duel.overall is not None, verdict
-    overall = duel.overall
-    if overall.low is None or overall.high is None:
-        return replace(verdict, reason="a single seed has no interval: run more seeds")
-    clear = claim.margin > 0 or (duel.holm_p is not None and duel.holm_p <= ALPHA)
-    if overall.low > -claim.margin and clear:
-        return replace(verdict, status=SAME, reason="the interval lies on the claim's side")
-    if overall.high < -claim.margin and clear:
-        return replace(verdict, status=OPPOSITE, reason="the interval lies on the other side")
-    leaning = "towards" if overall.difference > -claim.margin else "against"
-    needed = "" if overall.seeds_needed is None or claim.margin else f"; about {overall.seeds_needed} seeds would tell"
-    return replace(verdict, reason=f"leaning {leaning} the claim, but seeds could turn it{needed}")
-
-
-def _open(replication: Replication, claim: Claim, results: Sequence[CellResult]) -> Verdict:
-    """Undecided as yet, or not tested for want of an encoder."""
-    better, than = replication.contender(claim.better), replication.contender(claim.than)
-    present = {contender_of(result) for result in results}
-    for text, found in ((claim.better, better), (claim.than, than)):
-        role = text.partition("/")[0]
-        if found is None:
-            reason = f"no {role} encoder comes with this package: roles='{{{role}: hf:...}}' names one"
-            return Verdict(claim=claim, status=UNTESTED, reason=reason, better=better, than=than)
-        if found not in present:
-            reason = f"{found.label} was not run"
-            return Verdict(claim=claim, status=UNTESTED, reason=reason, better=better, than=than)
-    return Verdict(claim=claim, status=UNDECIDED, reason="", better=better, than=than)
+            raise UsageError(f"{name}: a claim is about the {claim.scene} scene, which its suite lacks")
+    jobs = [job.name for job in replication.pretraining.jobs]
+    for curve in replication.curves:
+        for job in curve.points:
+            if job not in jobs:
+                raise unknown_name(f"job of {name}, curve {curve.name}", job, jobs)

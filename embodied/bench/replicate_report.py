@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -12,14 +12,17 @@ from rich.table import Table
 
 from embodied.bench.cells import CellResult
 from embodied.bench.html import document, scrolled, table
-from embodied.bench.replicate import OPPOSITE, SAME, UNDECIDED, Replication, Verdict
+from embodied.bench.replicate import Replication
+from embodied.bench.replicate_cards import curve_card, curve_record, headline, jobs_table, slope_text
+from embodied.bench.replicate_curves import plot_curve
+from embodied.bench.replicate_jobs import JobRecord
+from embodied.bench.replicate_verdicts import CurveVerdict, Verdict
 from embodied.bench.statistics.aggregates import Estimate
 from embodied.bench.tables.contenders import Contender, column_labels
 from embodied.bench.tables.figures import Ink, interval_bar
 from embodied.bench.tables.words import difference_text, duration, p_text, rounded_interval, with_interval
 from embodied.core.files import write_json, write_text
 
-COLORS = {SAME: "ok", OPPOSITE: "bad", UNDECIDED: "soft"}
 STYLE = """
 .verdict { border: 1px solid var(--line); border-radius: .7rem; padding: 1rem 1.2rem; margin: 1rem 0;
   background: var(--card); }
@@ -28,24 +31,44 @@ dt { font-weight: 600; margin-top: .5rem; } dd { margin: 0; }
 """
 
 
-def write_replication(folder: Path, replication: Replication, verdicts: Sequence[Verdict], seconds: float) -> Path:
-    """Write `replicate.html` and `replicate.json`; returns the page.
+def write_replication(
+    replication: Replication,
+    verdicts: Sequence[Verdict],
+    seconds: float,
+    *,
+    curves: Sequence[CurveVerdict] = (),
+    jobs: Mapping[str, JobRecord] | None = None,
+) -> Path:
+    """Write `replicate.html`, `replicate.json` and `plots/` into the replication's folder; returns the page.
 
     Args:
-        folder: of the benchmark, whose report.html the page links to.
         replication: the preset that was run.
         verdicts: on its claims.
         seconds: of computing, of all cells.
+        curves: verdicts on its curves.
+        jobs: records of its pre-trainings.
     """
-    write_json(folder / "replicate.json", record(replication, verdicts, seconds))
+    folder = replication.folder
+    for each in curves:
+        if each.measured.values.size:
+            plot_curve(each.curve, each.measured, folder / "plots" / f"{each.curve.name}.png")
+    write_json(folder / "replicate.json", record(replication, verdicts, seconds, curves=curves, jobs=jobs))
     page = folder / "replicate.html"
     style = (files("embodied.bench.tables") / "assets" / "bench.css").read_text(encoding="utf-8") + STYLE
-    write_text(page, document(f"Replication: {replication.name}", _body(replication, verdicts, seconds), style=style))
+    body = _body(replication, verdicts, seconds, curves, jobs or {})
+    write_text(page, document(f"Replication: {replication.name}", body, style=style))
     return page
 
 
-def record(replication: Replication, verdicts: Sequence[Verdict], seconds: float) -> dict[str, Any]:
-    """The verdicts, JSON-able."""
+def record(
+    replication: Replication,
+    verdicts: Sequence[Verdict],
+    seconds: float,
+    *,
+    curves: Sequence[CurveVerdict] = (),
+    jobs: Mapping[str, JobRecord] | None = None,
+) -> dict[str, Any]:
+    """The verdicts, JSON-able; arguments as of `write_replication`."""
     return {
         "name": replication.name,
         "paper": replication.paper,
@@ -53,6 +76,8 @@ def record(replication: Replication, verdicts: Sequence[Verdict], seconds: float
         "roles": dict(replication.roles),
         "seconds": round(seconds, 1),
         "verdicts": [_verdict_record(verdict) for verdict in verdicts],
+        "curves": [curve_record(verdict) for verdict in curves],
+        "pretraining": {key: {"seconds": job.seconds, **job.metrics} for key, job in (jobs or {}).items()},
     }
 
 
@@ -84,27 +109,40 @@ def computing_seconds(results: Sequence[CellResult]) -> float:
     return sum(sum(result.seconds.values()) for result in results)
 
 
-def _body(replication: Replication, verdicts: Sequence[Verdict], seconds: float) -> str:
+def _body(
+    replication: Replication,
+    verdicts: Sequence[Verdict],
+    seconds: float,
+    curves: Sequence[CurveVerdict],
+    jobs: Mapping[str, JobRecord],
+) -> str:
+    tasks = sum(len(suite.tasks) for suite in replication.suites)
+    trained = sum(job.seconds for job in jobs.values())
+    before = f", after {duration(trained)} of {len(jobs)} pre-trainings" if jobs else ""
+    pages = ", ".join(f'<a href="{escape(link)}">{escape(name)}</a>' for name, link in _reports(replication).items())
     return f"""
 <h1>{escape(replication.name)}: the claims, tested again</h1>
 <p class="soft">{escape(replication.paper)}. <a href="{escape(replication.url)}">{escape(replication.url)}</a></p>
 <dl><dt>Their setting</dt><dd>{escape(replication.theirs)}</dd><dt>Ours</dt><dd>{escape(replication.ours)}</dd>
-<dt>Cost</dt><dd>{duration(seconds)} of computing for {len(replication.suite.tasks)} tasks, baselines included</dd></dl>
+<dt>Cost</dt><dd>{duration(seconds)} of computing for {tasks} tasks, baselines included{before}</dd></dl>
 <p>A difference in setting can turn a result around, so "opposite direction" says that the claim does not carry over to
-this setting, not that the paper is wrong. Everything behind the numbers is in the <a href="report.html">report</a>.</p>
+this setting, not that the paper is wrong. Everything behind the numbers is in the report: {pages}.</p>
 {"".join(_card(verdict) for verdict in verdicts)}
+{"".join(curve_card(verdict) for verdict in curves)}
+{jobs_table(jobs)}
 """
+
+
+def _reports(replication: Replication) -> dict[str, str]:
+    """The reports of the benchmarks, as seen from the page."""
+    several = len(replication.suites) > 1
+    return {suite.name: f"{suite.name}/report.html" if several else "report.html" for suite in replication.suites}
 
 
 def _card(verdict: Verdict) -> str:
     claim = verdict.claim
     asks = f"at most {100 * claim.margin:.0f} points below" if claim.margin else "above"
-    parts = [
-        f"<h3>{escape(claim.claim)}</h3>",
-        f'<p><span class="word {COLORS.get(verdict.status, "soft")}">{escape(verdict.status)}</span>'
-        f' <span class="soft">{escape(verdict.reason)}</span></p>',
-        f"<p><b>Theirs:</b> {escape(claim.theirs)}</p>",
-    ]
+    parts = [headline(claim.claim, verdict.status, verdict.reason, claim.theirs)]
     if verdict.duel is not None and verdict.duel.overall is not None:
         duel, overall = verdict.duel, verdict.duel.overall
         drawn = interval_bar(
@@ -127,7 +165,7 @@ def _card(verdict: Verdict) -> str:
     return f'<div class="verdict">{"".join(parts)}</div>'
 
 
-def verdict_table(replication: Replication, verdicts: Sequence[Verdict]) -> Table:
+def verdict_table(replication: Replication, verdicts: Sequence[Verdict], curves: Sequence[CurveVerdict] = ()) -> Table:
     """For a terminal."""
     shown = Table(title=f"{replication.name}: {replication.paper}", title_justify="left", show_lines=True)
     for name in ("claim", "theirs", "ours, points", "verdict"):
@@ -146,6 +184,10 @@ def verdict_table(replication: Replication, verdicts: Sequence[Verdict]) -> Tabl
             ours.replace("[", r"\["),
             f"{verdict.status}: {verdict.reason}".replace("[", r"\["),
         )
+    for each in curves:
+        slope = "" if each.measured.slope is None else f"slope {slope_text(each)}"
+        ours = slope.replace("[", r"\[")
+        shown.add_row(each.curve.claim, each.curve.theirs, ours, f"{each.status}: {each.reason}")
     return shown
 
 

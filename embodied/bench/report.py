@@ -27,10 +27,11 @@ def write_report(folder: Path, summary: Mapping[str, Any], config_yaml: str) -> 
     film = folder / artifacts["video"]
     video = '<p class="soft">These episodes were not filmed.</p>'
     if film.is_file():
-        video = f'<video controls loop muted autoplay src="{_data_uri(film)}"></video>'
+        video = f'<video controls loop muted autoplay src="{data_uri(film)}"></video>'
     plots = "".join(
-        f'<img alt="{escape(name)}" src="{_data_uri(folder / artifacts[name])}">'
+        f'<img alt="{escape(name)}" src="{data_uri(folder / artifacts[name])}">'
         for name in ("learning_curve", "success")
+        if name in artifacts
     )
     environment = (folder / "environment.txt").read_text(encoding="utf-8")
     title = f"{summary['task']}: {summary['success_rate']:.0%}"
@@ -40,7 +41,7 @@ def write_report(folder: Path, summary: Mapping[str, Any], config_yaml: str) -> 
 {summary["demos"]} demonstrations, seed {summary["seed"]}, {escape(str(summary["device"]))}</p>
 <p><span class="big">{summary["success_rate"]:.0%}</span> success: {summary["successes"]} of {summary["episodes"]}
 episodes on fresh seeds, 95 % interval {low:.0%} to {high:.0%}</p>
-{_stopped(summary)}{_best(summary)}
+{_stopped(summary)}{_best(summary)}{_planning(summary)}
 {video}
 <div class="pair">{plots}</div>
 <h2>Time</h2>{table(["phase", "seconds"], [[name, f"{value:.1f}"] for name, value in summary["seconds"].items()])}
@@ -72,6 +73,22 @@ def _best(summary: Mapping[str, Any]) -> str:
     )
 
 
+def _planning(summary: Mapping[str, Any]) -> str:
+    made = summary.get("planning")
+    if not made:
+        return ""
+    speed = made["planning"]
+    told = [
+        f"Plans of {speed['actions']:.0f} actions, {speed['candidates']:.0f} candidates each: "
+        f"{speed['calls_per_second']:.3g} plans per second."
+    ]
+    if "goals" in made:
+        told.append(f"Goals: {made['goals']}.")
+    if made.get("reward_r2") is not None:
+        told.append(f"Reward head: R2 {made['reward_r2']:.3f} on episodes that it was not trained on.")
+    return f'<p class="soft">{" ".join(told)}</p>'
+
+
 def _episodes(outcomes: list[dict[str, Any]]) -> str:
     rows = [
         [
@@ -85,5 +102,6 @@ def _episodes(outcomes: list[dict[str, Any]]) -> str:
     return table(["seed", "result", "steps", "reward"], rows, is_html=True)
 
 
-def _data_uri(path: Path) -> str:
+def data_uri(path: Path) -> str:
+    """A picture or film as the source of an element, so that a page needs no other file."""
     return f"data:{TYPES[path.suffix]};base64,{b64encode(path.read_bytes()).decode()}"

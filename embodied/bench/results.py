@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from embodied.bench.experiment import Experiment
+from embodied.bench.planning import Planning
 from embodied.bench.plots import plot_learning_curve, plot_reinforcement, plot_success
 from embodied.bench.reinforcement import Reinforcement
 from embodied.bench.report import write_report
@@ -33,7 +34,7 @@ def save_outcomes(run: RunFolder, outcomes: Sequence[Outcome]) -> dict[str, Any]
     return {"outcomes": [outcome.record() for outcome in outcomes]}
 
 
-def summarize(experiment: Experiment | Reinforcement, run: RunFolder) -> dict[str, Any]:
+def summarize(experiment: Experiment | Reinforcement | Planning, run: RunFolder) -> dict[str, Any]:
     """The content of summary.json, from the recorded phases."""
     evaluated = run.result("evaluate")
     assert evaluated is not None, run.path
@@ -58,6 +59,7 @@ def summarize(experiment: Experiment | Reinforcement, run: RunFolder) -> dict[st
         "outcomes": outcomes,
         "score": sum(outcome["score"] for outcome in outcomes) / len(outcomes),
         "best_checkpoint": run.result("select") or None,
+        **({"planning": run.result("train")} if isinstance(experiment, Planning) else {}),
         "seconds": run.phase_seconds(),
         "artifacts": artifacts(run, experiment),
         "command": run.command,
@@ -66,15 +68,15 @@ def summarize(experiment: Experiment | Reinforcement, run: RunFolder) -> dict[st
     }
 
 
-def sequential_record(experiment: Experiment | Reinforcement) -> dict[str, Any]:
+def sequential_record(experiment: Experiment | Reinforcement | Planning) -> dict[str, Any]:
     """How an evaluation may end early, and how many episodes were planned; empty for a fixed number."""
     if experiment.stopping is None:
         return {}
     return {**experiment.stopping.record(), "planned": experiment.episodes}
 
 
-def artifacts(run: RunFolder, experiment: Experiment | Reinforcement) -> dict[str, str]:
-    """What the run leaves, relative to its folder."""
+def artifacts(run: RunFolder, experiment: Experiment | Reinforcement | Planning) -> dict[str, str]:
+    """What the run leaves, relative to its folder; one that learned nothing has no metrics and no curve."""
     found = {
         "policy": experiment.final_policy(run),
         "report": run.path / "report.html",
@@ -84,16 +86,19 @@ def artifacts(run: RunFolder, experiment: Experiment | Reinforcement) -> dict[st
         "metrics": run.path / "metrics.jsonl",
         "config": run.path / "config.yaml",
     }
+    if not found["metrics"].is_file():
+        del found["metrics"], found["learning_curve"]
     return {name: str(path.relative_to(run.path)) for name, path in found.items()}
 
 
 def write_results(run: RunFolder, summary: dict[str, Any]) -> None:
     """Draw the plots, then write report.html and summary.json."""
-    metrics: list[dict[str, Any]] = read_metrics(run.path / "metrics.jsonl")
-    if summary["best_checkpoint"]:
-        metrics += summary["best_checkpoint"]["checkpoints"]
-    plot = plot_learning_curve if any("loss" in row for row in metrics) else plot_reinforcement
-    plot(metrics, run.path / "plots" / "learning_curve.png")
+    if "learning_curve" in summary["artifacts"]:
+        metrics: list[dict[str, Any]] = read_metrics(run.path / "metrics.jsonl")
+        if summary["best_checkpoint"]:
+            metrics += summary["best_checkpoint"]["checkpoints"]
+        plot = plot_learning_curve if any("loss" in row for row in metrics) else plot_reinforcement
+        plot(metrics, run.path / summary["artifacts"]["learning_curve"])
     plot_success(summary["outcomes"], summary["interval"], run.path / "plots" / "success.png")
     write_json(run.summary_path, summary)
     write_report(run.path, summary, (run.path / "config.yaml").read_text(encoding="utf-8"))

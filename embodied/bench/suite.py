@@ -22,7 +22,7 @@ from embodied.encoders.spec import absolute_spec
 MANDATORY = ("state", "proprioception", "pixels", "random", "scratch")  # baselines of every table
 LEARNS_ALONG = "scratch"
 BY_SEED = ("random", LEARNS_ALONG)  # encoders whose weights belong to the run: another seed, another fingerprint
-SHIFT = "shift:"
+SHIFT, WITH = "shift:", "with:"  # variants that try the policies of `static` in other episodes
 FOLDER = "suite"  # in embodied/conf
 # What the cell or the machine decides, and what would make two cells of one encoder differ.
 NOT_IN_A_SUITE = (
@@ -38,7 +38,7 @@ class SuiteTask:
     Args:
         env: suite of simulators.
         task: of it.
-        variants: `static`, `varied`, `shift:<name>[+<name>]:<strength>`.
+        variants: `static`, `varied`, `shift:<name>[+<name>]:<strength>`, `with:<option>=<value>[+...]`.
         demos: numbers of demonstrations to learn from, ascending; `(0,)` for reinforcement learning.
         settings: of `embodied train` for this task.
     """
@@ -170,10 +170,24 @@ def check_encoder_name(spec: str) -> str:
     return absolute_spec(spec.removeprefix("path="))
 
 
-def split_shift(variant: str) -> tuple[str, int]:
-    """Name and strength of the variant `shift:<name>:<strength>`."""
-    name, _, strength = variant.removeprefix(SHIFT).rpartition(":")
-    return name, int(strength)
+def tries_static(variant: str) -> bool:
+    """Whether its cells try the policies of the static ones in episodes of another kind, and train none."""
+    return variant.startswith((SHIFT, WITH))
+
+
+def options_of(variant: str) -> dict[str, Any]:
+    """Options of the reported episodes under a variant that `tries_static`; empty for others.
+
+    `shift:light:3` is `shift` and `shift_strength`; `with:instructions=heldout+chain=5` are options of the environment,
+    whole numbers where they look like one.
+    """
+    if variant.startswith(SHIFT):
+        name, _, strength = variant.removeprefix(SHIFT).rpartition(":")
+        return {"shift": name, "shift_strength": int(strength)}
+    if not variant.startswith(WITH):
+        return {}
+    pairs = (entry.partition("=") for entry in variant.removeprefix(WITH).split("+"))
+    return {name: int(value) if value.isdigit() else value for name, _, value in pairs}
 
 
 def _baselines(content: Any, controllers: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:
@@ -199,7 +213,7 @@ def _task(entry: Any, suite: Mapping[str, Any], where: str) -> SuiteTask:
             raise UsageError(f"{where}: {required} is missing")
     variants = tuple(str(name) for name in _list(fields.get("variants", suite.get("variants", ["static"]))))
     for variant in variants:
-        _check_variant(variant, variants, where)
+        _check_variant(variant, variants, where, env=str(fields["env"]))
     demos = tuple(sorted(set(_list(fields.get("demos", suite.get("demos", [25]))))))
     if not demos or not all(isinstance(number, int) and number >= 0 for number in demos):
         raise UsageError(f"{where}: demos must be whole numbers, got {list(demos)}")
@@ -212,11 +226,24 @@ def _task(entry: Any, suite: Mapping[str, Any], where: str) -> SuiteTask:
     )
 
 
-def _check_variant(variant: str, variants: Sequence[str], where: str) -> None:
+def _check_variant(variant: str, variants: Sequence[str], where: str, *, env: str) -> None:
     if variant in ("static", "varied"):
         return
-    if not variant.startswith(SHIFT):
-        raise unknown_name(f"variant in {where}", variant, ["static", "varied", "shift:<name>:<strength>"])
+    if not tries_static(variant):
+        known = ["static", "varied", "shift:<name>:<strength>", "with:<option>=<value>"]
+        raise unknown_name(f"variant in {where}", variant, known)
+    if "static" not in variants:
+        raise UsageError(f"{where}: {variant} needs the variant static, whose policies it tries")
+    if variant.startswith(WITH):
+        from embodied.envs.registry import load_suite as load_simulators
+
+        for entry in variant.removeprefix(WITH).split("+"):
+            name, _, value = entry.partition("=")
+            if not value:
+                raise UsageError(f"{where}: {variant}: expected options as in with:instructions=heldout, got {entry!r}")
+            if name not in load_simulators(env).options:
+                raise unknown_name(f"option of {env} in {where}, {variant}", name, load_simulators(env).options)
+        return
     from embodied.envs.visuals.draw import ALL, SHIFTS  # where it is needed: it loads the simulator
 
     names, _, strength = variant.removeprefix(SHIFT).rpartition(":")
@@ -225,8 +252,6 @@ def _check_variant(variant: str, variants: Sequence[str], where: str) -> None:
             raise unknown_name(f"shift in {where}, {variant}", name, (*SHIFTS, ALL))
     if strength not in ("1", "2", "3", "4", "5"):
         raise UsageError(f"{where}: {variant}: the strength must be 1 to 5, as in shift:{names}:3")
-    if "static" not in variants:
-        raise UsageError(f"{where}: {variant} needs the variant static, whose policies it tries")
 
 
 def _settings(content: Any, where: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from embodied.bench.plan import Plan, Recipe, plan_tasks, recipe_key
-from embodied.bench.suite import LEARNS_ALONG, SHIFT, Suite, SuiteTask
+from embodied.bench.suite import LEARNS_ALONG, Suite, SuiteTask, tries_static
 from embodied.cli.config import CONFIG_MODULE, compose_config
 from embodied.core.errors import UsageError
 from embodied.core.files import hash_json
@@ -40,7 +40,7 @@ def make_plan(suite: Suite) -> Plan:
 
     recipes: dict[str, Recipe] = {}
     for task in suite.tasks:
-        for variant in (name for name in task.variants if not name.startswith(SHIFT)):
+        for variant in (name for name in task.variants if not tries_static(name)):
             for name, controller in suite.controllers.items():
                 layers = [suite.settings, controller, task.settings]
                 key = recipe_key(task.env, task.task, variant, name)
@@ -64,6 +64,7 @@ def make_plan(suite: Suite) -> Plan:
 def _recipe(key: str, task: SuiteTask, variant: str, layers: Sequence[Mapping[str, Any]]) -> Recipe:
     from embodied.bench.recipes import recipe_of
     from embodied.bench.reinforcement import AGENTS
+    from embodied.cli.planning_settings import PLANNER
     from embodied.cli.settings import collect_options, make_experiment, make_reinforcement, probe_env
 
     demos = max(task.demos)
@@ -78,6 +79,8 @@ def _recipe(key: str, task: SuiteTask, variant: str, layers: Sequence[Mapping[st
     try:
         config = compose_config("train", overrides)
         agent = str(config.policy._target_).startswith(AGENTS)
+        if str(config.policy._target_) == PLANNER:
+            raise UsageError("policy=visual_mpc is no controller of suites: run it with embodied train")
         experiment = make_reinforcement(config) if agent else make_experiment(config)
         if not agent and not demos:
             raise UsageError("demos: behaviour cloning needs demonstrations, got 0")

@@ -6,7 +6,7 @@ to <run>/evaluations/, never over the run's own summary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,16 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from embodied.bench.experiment import REPORT_SEEDS, episode_seeds, evaluate_checkpoint, open_simulators
+from embodied.bench.statistics.chains import in_a_row
 from embodied.bench.statistics.intervals import wilson_interval
 from embodied.cli.config import compose_config, positive
 from embodied.cli.reporter import RichReporter
-from embodied.cli.settings import resolve_device, resolve_workers
+from embodied.cli.settings import resolve_device, resolve_workers, trial_options
+from embodied.core.checkpoint import load_checkpoint
 from embodied.core.errors import UsageError, UserError, unknown_name
 from embodied.core.files import write_json
 from embodied.core.run_folder import RunFolder, Stopwatch
+from embodied.training.evaluate import Outcome
 
 
 def main(arguments: Sequence[str], *, debug: bool) -> int:
@@ -35,7 +38,9 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
     reporter, watch = RichReporter(console), Stopwatch()
     device, chosen = resolve_device(str(config.device)), seeds(config)
     count = min(resolve_workers(config.workers), len(chosen))
-    shift = {"shift": config.shift, "shift_strength": config.shift_strength}
+    trained_on = load_checkpoint(path)[1]["env"]
+    options = trial_options(config.options, trained_on, setting="options")
+    shift = {"shift": config.shift, "shift_strength": config.shift_strength, **options}
     with (
         reporter.phase("evaluate"),
         open_simulators(path, device=device, count=count, frames=False, shift=shift) as simulators,
@@ -47,16 +52,18 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
     low, high = wilson_interval(successes, len(outcomes))
     result: dict[str, Any] = {
         "checkpoint": path.name,
-        **(shift if config.shift else {}),
+        **(shift if config.shift else options),
         "success_rate": successes / len(outcomes),
         "interval": [low, high],
         "episodes": len(outcomes),
         "mean_score": float(np.mean([outcome.score for outcome in outcomes])),
         "mean_reward": float(np.mean([outcome.total_reward for outcome in outcomes])),
         "seconds": round(watch.seconds, 1),
+        **chain_record(outcomes, {**trained_on, **options}),
         "outcomes": [outcome.record() for outcome in outcomes],
     }
     shifted = f"-{config.shift}{config.shift_strength}" if config.shift else ""
+    shifted += "".join(f"-{name}-{value}" for name, value in options.items())
     target = path.parents[1] / "evaluations" / f"{path.stem}-seed{config.seed}-{config.episodes}{shifted}.json"
     write_json(target, result)
     console.print(
@@ -64,7 +71,21 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
         f"{low:.0%} to {high:.0%}), written to {target}",
         highlight=False,
     )
+    if "in_a_row" in result:
+        console.print(chain_words(result["in_a_row"]), highlight=False)
     return 0
+
+
+def chain_record(outcomes: Sequence[Outcome], env: Mapping[str, Any]) -> dict[str, Any]:
+    """Of chains of tasks how many were done in a row; empty of single tasks."""
+    chain = int(env.get("chain", 1))
+    return {} if chain == 1 else {"in_a_row": in_a_row([outcome.score for outcome in outcomes], chain)}
+
+
+def chain_words(found: Mapping[str, Any]) -> str:
+    """What `chain_record` found, in a line."""
+    shares = ", ".join(f"{number}: {share[0]:.0%}" for number, share in found["success"].items())
+    return f"tasks in a row: {shares}; average length {found['average_length']:.2f}"
 
 
 def seeds(config: DictConfig) -> list[int]:

@@ -3,6 +3,8 @@
 Patch features as colours, nearest neighbours in the data, where the class token looks and where a patch finds its like;
 linear and kNN probes of the robot's state on episodes that were held out, beside raw pixels; signs of collapse; speed.
 The page opens from disk in any browser, without a network. numbers.json beside it is for scripts.
+
+Of a model of videos (objective=toto): what probes read out at each depth, by how a frame's tokens are pooled.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ from embodied.bench.inspection.inspect import PAGE, inspect_encoder
 from embodied.bench.inspection.page import Facts, health_rows, score_text
 from embodied.bench.inspection.samples import read_sample
 from embodied.cli.config import compose_config, positive
+from embodied.cli.inspect_depths import inspect_depths
 from embodied.cli.reporter import RichReporter
 from embodied.cli.settings import resolve_device
 from embodied.core.errors import UsageError, unknown_name
 from embodied.encoders.load import load_encoder
 from embodied.encoders.modality import VECTORS
+from embodied.encoders.toto import TotoEncoder
 
 
 def main(arguments: Sequence[str], *, debug: bool) -> int:
@@ -41,6 +45,19 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
         raise UsageError("which frames? write data=<episode store or folder of images>, or data='[a,b]'")
     encoder = seeing_encoder(spec, seed=int(config.seed)).to(device)
     reporter = RichReporter(console)
+    folder = Path(config.to).expanduser() if config.to else Path("inspect", file_name(spec))
+    command = shlex.join(["embodied", "inspect", *arguments])
+    if isinstance(encoder, TotoEncoder):
+        inspect_depths(
+            config,
+            encoder,
+            sources=sources(config),
+            folder=folder,
+            command=command,
+            reporter=reporter,
+            console=console,
+        )
+        return 0
     with reporter.phase("data"):
         parts = read_sample(
             sources(config),
@@ -49,14 +66,13 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
             target=str(config.target),
             skip_damaged=config.on_error == "skip",
         )
-    folder = Path(config.to).expanduser() if config.to else Path("inspect", file_name(spec))
     facts = inspect_encoder(
         encoder,
         spec,
         parts,
         folder,
         target=str(config.target),
-        command=shlex.join(["embodied", "inspect", *arguments]),
+        command=command,
         reporter=reporter,
     )
     show(facts, console)

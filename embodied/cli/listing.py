@@ -36,11 +36,15 @@ def first_comment(group: str) -> Listing:
 
 
 def tasks() -> Listing:
-    return {
-        f"env={name} task={task}": text
-        for name in suite_names()
-        for task, text in load_suite(name).instructions.items()
-    }
+    found: Listing = {}
+    for name in suite_names():
+        suite = load_suite(name)
+        found |= {f"env={name} task={task}": text for task, text in suite.instructions.items()}
+        found |= {
+            f"env={name} task={group}": f"one of {len(names)} tasks in every episode: {', '.join(names)}"
+            for group, names in suite.groups.items()
+        }
+    return found
 
 
 def cameras() -> Listing:

@@ -45,6 +45,9 @@ VERBS = {
     "inspect": Verb(
         "inspect", "Make a page to judge an encoder by.", "encoder=runs/.../encoder data=path/to/store", "inspect"
     ),
+    "predict": Verb(
+        "predict", "Look at what a video model predicts.", "run=runs/pretrain-maskvit-seed0 episodes=16", "predict"
+    ),
     "convert": Verb(
         "convert", "Convert an encoder to another format.", "encoder=runs/... to=transformers out=folder", "convert"
     ),

@@ -18,6 +18,7 @@ from torch import nn
 from embodied.bench.plots import plot_learning_curve
 from embodied.bench.pretraining import PANEL, draw_reconstructions, model_card
 from embodied.cli.config import positive
+from embodied.cli.pretrain_gr1 import pretrain_gr1
 from embodied.cli.pretrain_mixture import pretrain_mixture, wants_mixture
 from embodied.cli.pretrain_monitors import check_holdout, open_holdout, open_panels
 from embodied.cli.pretrain_probe import look_at_the_start, open_probe
@@ -29,6 +30,7 @@ from embodied.cli.pretrain_settings import (
     open_shared_run,
     training_arguments,
 )
+from embodied.cli.pretrain_video import pretrain_video, wants_video
 from embodied.cli.reporter import RichReporter
 from embodied.cli.runs import run_verb
 from embodied.cli.settings import cache_bytes, resolve_cache, resolve_device
@@ -57,6 +59,8 @@ def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
         return pretrain_mixture(config, overrides)
     if wants_sequences(config):
         return pretrain_sequences(config, overrides)
+    if (clips := wants_video(config)) is not None:
+        return (pretrain_video if clips == "codes" else pretrain_gr1)(config, overrides)
     positive(config, "encoder.image_size")
     console = Console()
     device = resolve_device(str(config.device))
@@ -127,6 +131,9 @@ def finish(config: DictConfig, run: RunFolder, objective: nn.Module, frames: Fra
     if hasattr(objective, "exports"):
         for name, (tensors, settings) in objective.exports().items():  # type: ignore[operator]
             save_checkpoint(run.path / f"{name}.safetensors", tensors, settings)
+    if hasattr(objective, "artifacts"):
+        for name, further in objective.artifacts().items():  # type: ignore[operator]
+            save_encoder(further, run.path / name, card=card)
     save_encoder(objective.encoder.cpu(), run.path / "encoder", card=card)
 
 
@@ -157,7 +164,11 @@ def build_objective(config: DictConfig) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(int(config.seed), "objective"))
         try:
-            encoder = ViTEncoder(**{str(key): value for key, value in config.encoder.items()})
+            # Most train a vision transformer; a method may name another network by `encoder.*`.
+            method = hydra.utils.get_class(str(config.objective._target_))
+            make = getattr(method, "make_image_encoder", None)
+            settings = {str(key): value for key, value in config.encoder.items()}
+            encoder = ViTEncoder(**settings) if make is None else make(settings)
             return hydra.utils.instantiate(config.objective, encoder=encoder)
         except (ValueError, hydra.errors.InstantiationException) as error:
             reason = error.__cause__ or error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,20 @@ from typing import Any
 import hydra
 import safetensors.torch
 import torch
-from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
+from omegaconf import DictConfig
 from torch import nn
 
-from embodied.bench.plots import plot_learning_curve
-from embodied.bench.pretraining import model_card
 from embodied.cli.config import positive
-from embodied.cli.pretrain_monitors import check_holdout
-from embodied.cli.pretrain_probe import look_at_the_start
-from embodied.cli.pretrain_sequence import batches, open_frame_encoder, refuse_frame_settings, split
-from embodied.cli.pretrain_settings import build_recipe, expand, expand_data, open_shared_run, training_arguments
+from embodied.cli.pretrain_gr1 import Words, read_words
+from embodied.cli.pretrain_sequence import open_frame_encoder
+from embodied.cli.pretrain_settings import expand, expand_data
 from embodied.cli.reporter import RichReporter
-from embodied.cli.settings import cache_bytes, resolve_cache, resolve_device
-from embodied.cli.trackers import check_tracker, open_records
+from embodied.cli.settings import cache_bytes, resolve_cache
+from embodied.cli.window_training import card_of, open_tools, train_on_windows
 from embodied.core.errors import UsageError
 from embodied.core.files import atomic_path
 from embodied.core.protocols import ACTION, STATE
-from embodied.core.run_folder import RunFolder, Stopwatch, read_metrics
+from embodied.core.run_folder import RunFolder
 from embodied.core.seeding import derive_seed
 from embodied.datasets.loading.mixture_manifest import SUFFIXES, DatasetEntry, read_manifest
 from embodied.datasets.loading.mixture_sources import open_mixture
@@ -42,8 +37,6 @@ from embodied.models.sequence.hpt_head import RegressionHead
 from embodied.models.sequence.hpt_trunk import HPTTrunk
 from embodied.objectives.sensorimotor.hpt import HPT, Embodiments
 from embodied.policies.assembly import HEADS, assemble, build_head
-from embodied.training.pretrain import pretrain
-from embodied.training.pretrain_state import resume_step
 
 REGRESSION, TRUNK = "regression", "trunk.safetensors"
 STEM_SETTINGS = ("tokens", "hidden", "dropout")  # of `encoder`, the others are the trunk's
@@ -57,49 +50,26 @@ def wants_mixture(config: DictConfig) -> bool:
 def pretrain_mixture(config: DictConfig, overrides: Sequence[str]) -> int:
     """One pre-training, from the manifest to the artifacts."""
     positive(config, "sequence.context", "sequence.chunk")
-    refuse_frame_settings(config)
-    check_holdout(config)
-    check_tracker(config.tracker)
+    tools = open_tools(config, reader="sequence.image_encoder")
     mixing_weights([1], config.sequence.mixing, temperature=float(config.sequence.temperature))  # checks them
-    recipe, device, console = build_recipe(config), resolve_device(str(config.device)), Console()
-    reporter = RichReporter(console)
-    with reporter.phase("data"):
+    with tools.reporter.phase("data"):
         entries = read_entries(config)
         frames = open_frame_encoder(config)
         example = {"camera": Embodiment(cameras=("camera",), state_dim=1, action_dim=1)}
         build_mixture_objective(config, example, {"data": "camera"}, latent_dim=1)  # before anything is encoded
-        data = open_data(config, entries, frames, device=device, reporter=reporter)
+        words = read_words(config, [path for entry in entries for path in entry.paths])
+        data = open_data(config, entries, frames, words, device=tools.device, reporter=tools.reporter)
     datasets = dict(zip(data.names, data.owners, strict=True))
-    objective = build_mixture_objective(config, data.embodiments, datasets, latent_dim=data.frame_shape[-1])
+    sizes = {"latent_dim": data.frame_shape[-1], "text_dim": text_dim(words)}
+    objective = build_mixture_objective(config, data.embodiments, datasets, **sizes)
     fit_statistics(objective, data, entries)
-    command = shlex.join(["embodied", "pretrain", *overrides])
-    name = f"pretrain-{str(config.objective._target_).rsplit('.', 1)[-1].lower()}-seed{config.seed}"
-    run, first = open_shared_run(config, name, command=command, device=device)
-    if first:
-        shares = ", ".join(f"{name} {share:.0%}" for name, share in zip(data.names, data.shares, strict=True))
-        console.print(f"{len(data)} windows, drawn {shares}; run folder [bold]{run.path}[/]", highlight=False)
-    trained, monitors = split(config, data)
-    watch, done = Stopwatch(), resume_step(run.checkpoints)
-    with reporter.phase("pretrain"), open_records(run, config, done=done, first=first) as (log, _):
-        if first and not done:
-            look_at_the_start(monitors, objective.to(device), log)
-        pretrain(
-            objective,
-            batches(trained, int(config.train.batch_size), seed=derive_seed(int(config.seed), "windows")),
-            checkpoint_folder=run.checkpoints,
-            device=device,
-            log=log,
-            reporter=reporter,
-            recipe=recipe,
-            monitors=monitors,
-            **training_arguments(config),
-        )
-    if not first:
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in zip(data.names, data.shares, strict=True))
+    run = train_on_windows(config, overrides, objective, data, tools, told=f"{len(data)} windows, drawn {shares}")
+    if run is None:
         return 0
-    run.finish("pretrain", {}, watch.seconds)
-    finish(config, run, objective.cpu(), frames.cpu(), data)
+    finish(config, run, objective.cpu(), frames.cpu(), data, words)
     for embodiment in data.embodiments:
-        console.print(f"encoder [bold]{run.path / 'encoders' / embodiment}[/]", highlight=False)
+        tools.console.print(f"encoder [bold]{run.path / 'encoders' / embodiment}[/]", highlight=False)
     return 0
 
 
@@ -136,6 +106,7 @@ def open_data(
     config: DictConfig,
     entries: Sequence[DatasetEntry],
     frames: nn.Module,
+    words: Words | None,
     *,
     device: torch.device,
     reporter: RichReporter,
@@ -150,11 +121,22 @@ def open_data(
         chunk=int(settings.chunk),
         mixing=settings.mixing,
         temperature=float(settings.temperature),
+        instructions=None if words is None else words.vectors,
     )
 
 
+def text_dim(words: Words | None) -> int:
+    """Values of an instruction's embedding, 0 where none are read."""
+    return 0 if words is None else len(next(iter(words.vectors.values())))
+
+
 def build_mixture_objective(
-    config: DictConfig, embodiments: Mapping[str, Embodiment], datasets: Mapping[str, str], *, latent_dim: int
+    config: DictConfig,
+    embodiments: Mapping[str, Embodiment],
+    datasets: Mapping[str, str],
+    *,
+    latent_dim: int,
+    text_dim: int = 0,
 ) -> HPT:
     """The objective with fresh stems and heads, and a trunk that is fresh or loaded; weights depend on the seed alone.
 
@@ -163,6 +145,7 @@ def build_mixture_objective(
         embodiments: by name.
         datasets: the embodiment of each.
         latent_dim: V of the image encoder.
+        text_dim: of the text encoder; 0: no instructions are read.
 
     Raises:
         UsageError: a setting makes no sense.
@@ -187,6 +170,7 @@ def build_mixture_objective(
                     latent_dim=latent_dim,
                     state_dim=body.state_dim,
                     context=int(config.sequence.context),
+                    text_dim=text_dim,
                     **stems,
                 )
                 heads[name] = make_head(config, width=trunk.width, action_dim=body.action_dim)
@@ -228,24 +212,21 @@ def _tensors(pair: tuple[Any, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(pair[0]), torch.from_numpy(pair[1])
 
 
-def finish(config: DictConfig, run: RunFolder, objective: HPT, frames: nn.Module, data: MixtureDataset) -> None:
-    """Write the trunk by its published names, an artifact for every embodiment, and the loss curve."""
-    metrics = read_metrics(run.path / "metrics.jsonl")
-    plot_learning_curve(metrics, run.path / "plots" / "loss.png")
+def finish(
+    config: DictConfig, run: RunFolder, objective: HPT, frames: nn.Module, data: MixtureDataset, words: Words | None
+) -> None:
+    """Write the trunk by its published names, and an artifact for every embodiment."""
     trunk = {name: tensor.contiguous() for name, tensor in objective.encoder.trunk.published().items()}
     with atomic_path(run.path / TRUNK) as temporary:
         safetensors.torch.save_file(trunk, temporary)
     for name in data.embodiments:
         network = objective.encoder.network(name)
-        encoder = HPTEncoder(frames=frames, latent=str(config.sequence.latent), network=network.config())
-        encoder.sequence.load_state_dict(network.state_dict())
-        card = model_card(
-            objective=str(config.objective._target_),
-            encoder=encoder.config(),
-            command=run.command,
-            config_yaml=OmegaConf.to_yaml(config),
-            data=data.describe(),
-            metrics=metrics,
-            seconds=run.phase_seconds()["pretrain"],
+        encoder = HPTEncoder(
+            frames=frames,
+            latent=str(config.sequence.latent),
+            network=network.config(),
+            text=None if words is None else words.text,
         )
+        encoder.sequence.load_state_dict(network.state_dict())
+        card = card_of(config, run, encoder.config(), data)
         save_encoder(encoder, run.path / "encoders" / name, card=card)

@@ -5,9 +5,10 @@ A preset runs a small benchmark for a claim, at a size that fits a laptop, and s
   embodied replicate list               the presets
   embodied replicate mvp                runs its small benchmark, resumably, and writes replicate.html
   embodied replicate mvp roles='{supervised: hf:google/vit-base-patch16-224}' seeds=10
+  embodied replicate rpt size=tiny      one that pre-trains first, at a size that only shows that it runs
 
 The cells run as those of embodied bench do: launcher, workers, seeds, root, ... mean the same, and report.html is
-written beside.
+written beside. What has to be pre-trained comes before, in worker processes of this machine.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from embodied.bench.replicate import check_replication, judge, load_replication, preset_names
+from embodied.bench.replicate import Replication, check_replication, load_replication, preset_names
+from embodied.bench.replicate_jobs import RUNS, load_records
 from embodied.bench.replicate_report import computing_seconds, verdict_table, write_replication
+from embodied.bench.replicate_verdicts import judge, judge_curves
 from embodied.bench.result_files import load_results
 from embodied.cli.bench_arguments import compose_sub_verb
 from embodied.cli.data import quoted
@@ -43,29 +47,69 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
     config = compose_sub_verb("replicate", arguments, positional=("paper",), about=__doc__, beside="bench")
     if config is None:
         return 0
+    replication = chosen_replication(config)
+    check_replication(replication)
+    console = Console()
+    try:
+        return replicate(replication, arguments, config, console)
+    except KeyboardInterrupt:  # the benchmark has said how to go on, and so do pre-trainings
+        return INTERRUPTED
+
+
+def chosen_replication(config: DictConfig) -> Replication:
+    """The preset that a command means, with its roles and size.
+
+    Raises:
+        UsageError: there is no such preset, role or size.
+    """
     roles = OmegaConf.to_container(config.roles) if OmegaConf.is_dict(config.roles) else config.roles
     if roles is not None and not isinstance(roles, dict):
         raise UsageError(f"roles must be a group, '{{supervised: hf:...}}', got {roles!r}")
     named = {str(name): encoder for name, encoder in (roles or {}).items()}
-    replication = load_replication(str(config.paper), named)
-    check_replication(replication)
-    encoders = f"encoders=[{','.join(map(quoted, replication.encoders))}]"
-    chosen = compose_sub_verb("replicate", [*arguments, encoders], positional=("paper",), about=None)
-    assert chosen is not None
-    from embodied.cli.bench import bench
+    size = None if config.size is None else str(config.size)
+    return load_replication(str(config.paper), named, size=size, root=str(config.root))
 
-    console = Console()
-    try:
-        failed = bench(replication.suite, chosen, console)
-    except KeyboardInterrupt:  # bench has said how to go on
-        return INTERRUPTED
-    folder = Path(chosen.root).expanduser() / replication.suite.name
-    results = load_results(folder)
+
+def replicate(replication: Replication, arguments: Sequence[str], config: DictConfig, console: Console) -> int:
+    """Pre-train, run the benchmarks, judge, and write the page; 1 where something has failed."""
+    from embodied.cli.bench import bench, check_settings, chosen_seeds
+
+    check_settings(config)
+    for suite in replication.suites:
+        chosen_seeds(config.seeds, suite.seeds)
+    if replication.pretraining.jobs and pretrain(replication, config, console):
+        return 1
+    several = len(replication.suites) > 1
+    inside = [f"root={quoted(str(replication.folder))}"] if several else []
+    encoders = f"encoders=[{','.join(map(quoted, replication.encoders))}]"
+    chosen = compose_sub_verb("replicate", [*arguments, *inside, encoders], positional=("paper",), about=None)
+    assert chosen is not None
+    failed = [bench(suite, chosen, console) for suite in replication.suites]
+    folders = [Path(chosen.root).expanduser() / suite.name for suite in replication.suites]
+    results = [result for folder in folders for result in load_results(folder)]
     verdicts = judge(replication, results)
-    page = write_replication(folder, replication, verdicts, computing_seconds(results))
-    console.print(verdict_table(replication, verdicts))
+    jobs = load_records(replication.folder, replication.pretraining)
+    curves = judge_curves(replication, jobs)
+    page = write_replication(replication, verdicts, computing_seconds(results), curves=curves, jobs=jobs)
+    console.print(verdict_table(replication, verdicts, curves))
     console.print(f"verdicts [bold]{page}[/]", highlight=False, soft_wrap=True)
-    return failed
+    return int(any(failed))
+
+
+def pretrain(replication: Replication, config: DictConfig, console: Console) -> bool:
+    """What comes before the benchmark; whether something has failed."""
+    from embodied.cli.replicate_jobs import run_jobs
+
+    try:
+        failed = run_jobs(replication, config, console)
+    except KeyboardInterrupt:
+        console.print(f"\nstopped; the same command goes on with what is in {replication.folder}", highlight=False)
+        raise
+    for key, reason in failed.items():
+        console.print(f"[red]{escape(key)} has failed[/]: {escape(reason)}", highlight=False, soft_wrap=True)
+    if failed:
+        console.print(f"the same command tries again; logs are in {replication.folder / RUNS}", highlight=False)
+    return bool(failed)
 
 
 def show_presets(console: Console) -> None:

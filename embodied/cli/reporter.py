@@ -97,5 +97,7 @@ def closing_table(console: Console, summary: dict[str, Any], folder: Path) -> No
     table.add_row("total", f"{sum(seconds.values()):.0f} s")
     table.add_section()
     for name in ("report", "video", "learning_curve", "success", "policy"):
+        if name not in summary["artifacts"]:
+            continue
         table.add_row(name.replace("_", " "), str(folder / summary["artifacts"][name]))
     console.print(table)

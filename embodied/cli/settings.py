@@ -66,16 +66,46 @@ def cache_bytes(config: DictConfig) -> int | None:
 def env_options(config: DictConfig) -> dict[str, Any]:
     """Arguments of `TaskEnv`: the env group with task, camera and horizon as they will be used.
 
+    Options that came later stay out at their defaults (`Suite.silent_defaults`): they name stores and protocols.
+
     Raises:
         UsageError: the suite has no such task, camera, horizon or option.
     """
     options = OmegaConf.to_container(config.env, resolve=True)
     assert isinstance(options, dict), type(options)
     camera = OmegaConf.to_container(config.camera) if OmegaConf.is_list(config.camera) else config.camera
-    named = {**{str(key): value for key, value in options.items()}, "task": config.task, "camera": camera}
+    task = OmegaConf.to_container(config.task) if OmegaConf.is_list(config.task) else config.task
+    suite = load_suite(str(options["suite"]))
+    silent = {name for name in suite.silent_defaults if options.get(name) == suite.options[name]}
+    kept = {str(key): value for key, value in options.items() if key not in silent}
+    named = {**kept, "task": task, "camera": camera}
     env = probe_env(named)
     cameras = env.cameras[0] if isinstance(camera, str | None) else list(env.cameras)
     return {**named, "task": env.task, "camera": cameras, "horizon": env.horizon}
+
+
+def trial_options(chosen: Any, env: Mapping[str, Any], *, setting: str) -> dict[str, Any]:
+    """Options of evaluation episodes that differ from those of the demonstrations.
+
+    Args:
+        chosen: the value of the setting: a group, or None.
+        env: the options that it differs from.
+        setting: its name, for messages.
+
+    Raises:
+        UsageError: it is no group, or an option does not exist or makes no sense.
+    """
+    if chosen is None:
+        return {}
+    if not OmegaConf.is_dict(chosen):
+        raise UsageError(f"{setting} must be a group of options, '{{instructions: heldout}}', got {chosen!r}")
+    options = {str(key): value for key, value in chosen.items()}
+    known = {**load_suite(str(env["suite"])).options, "task": None, "horizon": None}
+    for name in options:
+        if name not in known:
+            raise unknown_name(f"option in {setting} for {env['suite']}", name, known)
+    probe_env({**env, **options})  # refuses what makes no sense
+    return options
 
 
 def probe_env(options: Mapping[str, Any]) -> TaskEnv:
@@ -118,7 +148,9 @@ def store_path(config: DictConfig, episodes: int) -> Path:
 
 def make_experiment(config: DictConfig) -> Experiment:
     """The experiment that `embodied train` runs."""
-    positive(config, "demos", "episodes", "train.steps", "train.batch_size", "train.checkpoints")
+    positive(config, "demos", "episodes", "train.batch_size", "train.checkpoints")
+    if isinstance(config.train.steps, bool) or not isinstance(config.train.steps, int) or config.train.steps < 0:
+        raise UsageError(f"train.steps must be a whole number, 0 or more, got {config.train.steps!r}")
     if not isinstance(config.evaluate.selection_episodes, int) or config.evaluate.selection_episodes < 0:
         raise UsageError(f"evaluate.selection_episodes must be 0 or more, got {config.evaluate.selection_episodes!r}")
     if config.train.learning_rate <= 0 or config.train.weight_decay < 0:
@@ -155,13 +187,19 @@ def make_experiment(config: DictConfig) -> Experiment:
         demos=int(config.demos),
         episodes=int(config.episodes),
         selection_episodes=int(config.evaluate.selection_episodes),
-        shift={"shift": config.evaluate.shift, "shift_strength": config.evaluate.shift_strength},
+        shift=reported_options(config, env),
         seed=int(config.seed),
         device=resolve_device(str(config.device)),
         workers=resolve_workers(config.workers),
         cache=resolve_cache(config),
         cache_bytes=cache_bytes(config),
     )
+
+
+def reported_options(config: DictConfig, env: Mapping[str, Any]) -> dict[str, Any]:
+    """What the reported episodes of `embodied train` have of their own: a visual shift, options of the environment."""
+    shift = {"shift": config.evaluate.shift, "shift_strength": config.evaluate.shift_strength}
+    return {**shift, **trial_options(config.evaluate.env, env, setting="evaluate.env")}
 
 
 def check_proprioception(encoder: str, env: Mapping[str, Any]) -> None:
@@ -238,7 +276,7 @@ def make_reinforcement(config: DictConfig) -> Reinforcement:
         **numbers,
         selection_episodes=int(config.evaluate.selection_episodes),
         episodes=int(config.episodes),
-        shift={"shift": config.evaluate.shift, "shift_strength": config.evaluate.shift_strength},
+        shift=reported_options(config, env),
         seed=int(config.seed),
         device=resolve_device(str(config.device)),
         workers=resolve_workers(config.workers),

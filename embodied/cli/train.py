@@ -15,10 +15,12 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from embodied.bench.experiment import Experiment, check_policy
-from embodied.bench.phases import run_phases
-from embodied.bench.reinforcement import AGENTS, Reinforcement, check_agent
+from embodied.bench.experiment import check_policy
+from embodied.bench.phases import AnyExperiment, run_phases
+from embodied.bench.planning import check_planning
+from embodied.bench.reinforcement import AGENTS, check_agent
 from embodied.cli.collect import collect_store
+from embodied.cli.planning_settings import PLANNER, make_planning
 from embodied.cli.reporter import RichReporter, closing_table
 from embodied.cli.runs import open_run, run_verb
 from embodied.cli.settings import make_experiment, make_reinforcement
@@ -33,10 +35,13 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
 def train_once(config: DictConfig, overrides: Sequence[str]) -> int:
     """One run, from the demonstrations or the first random action to the report."""
     console = Console()
-    experiment: Experiment | Reinforcement
+    experiment: AnyExperiment
     if str(config.policy._target_).startswith(AGENTS):
         experiment = make_reinforcement(config)
         check_agent(experiment)
+    elif str(config.policy._target_) == PLANNER:
+        experiment = make_planning(config)
+        check_planning(experiment)
     else:
         experiment = make_experiment(config)
         check_policy(experiment)
@@ -50,13 +55,13 @@ def train_once(config: DictConfig, overrides: Sequence[str]) -> int:
     return 0
 
 
-def run_name(config: DictConfig, experiment: Experiment | Reinforcement) -> str:
+def run_name(config: DictConfig, experiment: AnyExperiment) -> str:
     """`<task>-<encoder>-<head>-seed<seed>`; of a path the last part."""
     encoder = "".join(letter if letter.isalnum() else "-" for letter in Path(str(config.encoder)).name)[-40:]
     return f"{experiment.env['task']}-{encoder}-{experiment.head}-seed{config.seed}"
 
 
-def collect_phase(config: DictConfig, experiment: Experiment | Reinforcement, reporter: Reporter) -> dict[str, Any]:
+def collect_phase(config: DictConfig, experiment: AnyExperiment, reporter: Reporter) -> dict[str, Any]:
     """The demonstrations."""
     assert experiment.store is not None
     store = collect_store(experiment.store, config, episodes=experiment.demos, reporter=reporter)

@@ -5,7 +5,7 @@ Legend: B batch, T steps, K cameras, H, W size of a frame, V values of an image 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ from embodied.models.sequence.sensorimotor import SensorimotorTransformer
 
 NAME = "embodied.encoders.sensorimotor.SensorimotorEncoder"
 HPT_NAME = "embodied.encoders.hpt.HPTEncoder"
+MASKVIT_NAME = "embodied.encoders.maskvit.MaskViTEncoder"
+TOTO_NAME = "embodied.encoders.toto.TotoEncoder"
+GR1_NAME = "embodied.encoders.gr1.GR1Encoder"
+NAMES = (NAME, HPT_NAME, MASKVIT_NAME, TOTO_NAME, GR1_NAME)
 
 
 class SensorimotorEncoder(nn.Module):
@@ -103,6 +107,15 @@ class SensorimotorEncoder(nn.Module):
                 float [B, T, V]), `observation.state` [B, T, P] and `action` [B, T, A], of which the last is not looked
                 at; `<key>_is_pad` bool [B, T], True = not there. A key that is missing is hidden.
         """
+        out = self.sequence(*self.read(window))
+        return out[ACTION], {**out, "pooled": out[ACTION][:, -1]}
+
+    def read(self, window: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What the network takes of a window: values by key, normalised, and what is hidden, the last action with it.
+
+        Raises:
+            UsageError: the window has none of the keys, or one with another number of values.
+        """
         shown = {name: window[name] for name in self.sequence.sizes if name in window}
         if not shown:
             raise UsageError(f"window: expected some of {', '.join(self.sequence.sizes)}, got {sorted(window)}")
@@ -114,8 +127,22 @@ class SensorimotorEncoder(nn.Module):
             if name in shown:
                 values[name] = self.sequence.normalize(name, self._latents(shown[name]))
         hidden[ACTION] = torch.cat([hidden[ACTION][:, :-1], away[:, -1:]], dim=1)
-        out = self.sequence(values, hidden)
-        return out[ACTION], {**out, "pooled": out[ACTION][:, -1]}
+        return values, hidden
+
+    def step_by_step(self, window: Mapping[str, Tensor], keys: Sequence[str]) -> Tensor:
+        """Features [B, T, D] of a window of any length, each of the up to `context` steps that end there.
+
+        Args:
+            window: as of `forward`.
+            keys: what is read of it.
+        """
+        seen = {name: self._latents(window[name]) for name in keys if name in window}
+        seen |= {name + PAD_SUFFIX: window[name + PAD_SUFFIX] for name in seen if name + PAD_SUFFIX in window}
+        found = []
+        for stop in range(1, (next(iter(seen.values())).shape[1] if seen else 1) + 1):
+            part = {name: values[:, max(0, stop - self.context) : stop] for name, values in seen.items()}
+            found.append(self.sequence.present(*self.read(part))[:, 0])
+        return torch.stack(found, dim=1)
 
     def _latents(self, values: Tensor) -> Tensor:
         if values.ndim < 5:
@@ -138,7 +165,7 @@ def sequence_config(spec: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     config = read_config(path)
-    return config if config.get("name") in (NAME, HPT_NAME) else None
+    return config if config.get("name") in NAMES else None
 
 
 def frame_encoder(encoder: nn.Module) -> nn.Module:

@@ -38,6 +38,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
     "quick_gelu": QuickGELU,
+    "relu": nn.ReLU,
 }
 MLPS = (*ACTIVATIONS, "swiglu")
 
@@ -67,12 +68,13 @@ class Block(nn.Module):
         width: D.
         heads: H.
         mlp_ratio: M / D. For "swiglu", 8/3 has as many weights as 4 has for the others.
-        mlp: "gelu", "gelu_tanh" (SigLIP), "quick_gelu" (CLIP) or "swiglu".
+        mlp: "gelu", "gelu_tanh" (SigLIP), "quick_gelu" (CLIP), "relu" (GR-1) or "swiglu".
         bias: of the linear layers.
         layer_scale: initial value of a learned factor per channel on either branch (Touvron et al. 2021); None: none.
         drop_path: probability in training that a sample skips a branch.
         qk_norm: layer norms over E on queries and keys (Dehghani et al. 2023).
         eps: of the layer norms.
+        dropout: of the attention's weights and of what either branch adds, in training (GPT-2).
     """
 
     def __init__(
@@ -87,11 +89,13 @@ class Block(nn.Module):
         layer_scale: float | None = None,
         drop_path: float = 0.0,
         qk_norm: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 <= drop_path < 1:
-            raise ValueError(f"drop_path must be in [0, 1), got {drop_path}")
-        self.heads, self.drop_path = heads, drop_path
+        for name, rate in (("drop_path", drop_path), ("dropout", dropout)):
+            if not 0 <= rate < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {rate}")
+        self.heads, self.drop_path, self.dropout = heads, drop_path, dropout
         self.norm1 = nn.LayerNorm(width, eps=eps)
         self.qkv = nn.Linear(width, 3 * width, bias=bias)
         self.project = nn.Linear(width, width, bias=bias)
@@ -127,12 +131,15 @@ class Block(nn.Module):
             query, key = rotate(query, rotation), rotate(key, rotation)
         if mask is not None and mask.dtype != torch.bool:
             mask = mask.to(query.dtype)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        dropped = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropped)
         return self.project(attended.transpose(1, 2).flatten(2))  # (B, T, D)
 
     def _branch(self, values: Tensor, scale: Tensor | None) -> Tensor:
         if scale is not None:
             values = values * scale
+        if self.dropout:
+            values = F.dropout(values, self.dropout, self.training)
         return drop_branches(values, self.drop_path) if self.training and self.drop_path > 0 else values
 
 

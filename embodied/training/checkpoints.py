@@ -18,7 +18,9 @@ def state_path(folder: Path, step: int) -> Path:
 
 
 def checkpoint_steps(steps: int, checkpoints: int) -> list[int]:
-    """`checkpoints` steps at even distances, the last of them `steps`."""
+    """`checkpoints` steps at even distances, the last of them `steps`; step 0 alone where nothing is trained."""
+    if steps == 0:
+        return [0]
     if not 1 <= checkpoints <= steps:
         raise UsageError(f"train.checkpoints must be in [1, train.steps={steps}], got {checkpoints}")
     return [round(steps * (number + 1) / checkpoints) for number in range(checkpoints)]

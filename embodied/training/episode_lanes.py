@@ -49,6 +49,24 @@ class SparingPolicy(Policy, Protocol):
         ...
 
 
+class SeededPolicy(Policy, Protocol):
+    """A policy that is told the seeds of the environments, as one that plans with the simulator is."""
+
+    told_seeds: bool
+
+    def initial(self, batch_size: int, *, seeds: Sequence[int] | None = None) -> Carry:
+        """The carry at the start of `batch_size` episodes with these seeds."""
+        ...
+
+
+class PlanningPolicy(Policy, Protocol):
+    """A policy to which every step is dear."""
+
+    def rest(self, carry: Carry, resting: Tensor) -> Carry:
+        """The carry with nothing more to do for episodes, bool [B], that are over."""
+        ...
+
+
 class ReadInstructions(Protocol):
     """What is to be done in each slot, asked whenever episodes have started."""
 
@@ -125,6 +143,7 @@ class _Slot:
     seed: int
     order: int
     steps: int = 0
+    tasks_begun: int = 1
     total_reward: float = 0.0
     frames: list[np.ndarray] = field(default_factory=list)
 
@@ -178,14 +197,20 @@ class LaneRun:
         """Set the policy's memory of the starting slots back, after they have been reset."""
         if all(seed is None for seed in starting):
             return
-        if (read := self.lane.read_instructions) is None:
-            fresh = self.lane.policy.initial(self.lane.slots)
-        else:
-            told = read(environment)[self.rows]
-            fresh = cast(InstructedPolicy, self.lane.policy).initial(self.lane.slots, instructions=told)
+        fresh = self._fresh(environment, starting)
         self._carry = (
             fresh if self._carry is None else _restart(self._carry, fresh, [seed is not None for seed in starting])
         )
+
+    def _fresh(self, environment: SlotEnvironment, starting: Sequence[int | None]) -> Carry:
+        """The carry of episodes that start, in all slots."""
+        if (read := self.lane.read_instructions) is not None:
+            told = read(environment)[self.rows]
+            return cast(InstructedPolicy, self.lane.policy).initial(self.lane.slots, instructions=told)
+        if getattr(self.lane.policy, "told_seeds", False):
+            seeds = [seed or 0 for seed in starting]
+            return cast(SeededPolicy, self.lane.policy).initial(self.lane.slots, seeds=seeds)
+        return self.lane.policy.initial(self.lane.slots)
 
     def turn(self, observation: Mapping[str, np.ndarray], device: torch.device) -> Turn:
         """What the policy acts on now."""
@@ -194,6 +219,9 @@ class LaneRun:
             for slot, frame in zip(self._slots, mine[key], strict=True):
                 if slot is not None:
                     slot.frames.append((frame if frame.ndim == 3 else frame[-1]).copy())  # of a history the present one
+        if hasattr(self.lane.policy, "rest"):
+            resting = torch.tensor([slot is None for slot in self._slots], device=device)
+            self._carry = cast(PlanningPolicy, self.lane.policy).rest(self._carry, resting)
         return Turn(self.lane.policy, self._carry, to_tensors(mine, device))
 
     def acted(self, carry: Carry) -> None:
@@ -231,6 +259,19 @@ class LaneRun:
             self._ahead[slot.order] = outcome
             yield outcome
         self._count()
+
+    def tell_anew(self, environment: SlotEnvironment, infos: Mapping[str, np.ndarray]) -> None:
+        """Set the policy's memory back where another task has begun in the middle of an episode, with its instruction.
+
+        What a policy had planned was for what is done; CALVIN's evaluation starts it afresh for every instruction, too.
+        """
+        begun = infos.get("tasks_begun")
+        changed = [False] * len(self._slots)
+        for index, slot in enumerate(self._slots):
+            if slot is not None and begun is not None and begun[self.rows.start + index] > slot.tasks_begun:
+                slot.tasks_begun, changed[index] = int(begun[self.rows.start + index]), True
+        if any(changed):
+            self._carry = _restart(self._carry, self._fresh(environment, [None] * len(self._slots)), changed)
 
     def _count(self) -> None:
         """Move the outcomes over that have no gap before them, until there are enough."""
@@ -284,6 +325,7 @@ def run_lanes(
         observation, rewards, terminated, truncated, infos = environment.step(actions)
         for run in active:
             yield from run.take(rewards, np.logical_or(terminated, truncated), infos)
+            run.tell_anew(environment, infos)
 
 
 def _restart(carry: dict[str, Tensor], fresh: dict[str, Tensor], restarted: Sequence[bool]) -> dict[str, Tensor]:

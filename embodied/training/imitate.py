@@ -74,7 +74,7 @@ def imitate(
     Args:
         policy: an `ImitationPolicy`, on `device`.
         demonstrations: the samples.
-        steps: optimiser steps in all.
+        steps: optimiser steps in all; 0: the policy is saved as it is.
         batch_size: samples per step; at most the number of samples is used.
         learning_rate, weight_decay: of Adam(W); the rate at the first step.
         checkpoints: policies kept, at even distances.
@@ -121,6 +121,8 @@ def imitate(
                 {**metadata, "step": step},
             )
             _save_state(policy, optimizer, parameters, checkpoint_folder, step)
+    if steps == 0:  # the policy as it was made, a pre-trained head's say
+        save_checkpoint(checkpoint_path(checkpoint_folder, 0), policy.trained_tensors(), {**metadata, "step": 0})  # type: ignore[operator]
     return checkpoint_path(checkpoint_folder, steps)
 
 

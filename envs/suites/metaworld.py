@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from embodied.core.errors import UsageError, unknown_name
 from embodied.core.protocols import ENVIRONMENT_STATE, Expert
 from embodied.envs.simulation import Camera, Progress, Simulation, Suite, TaskSpec
+from embodied.envs.suites._metaworld_placements import HANDS, POSITIONS, arm_touches, drawn_hand, keep_to
+from embodied.envs.suites._metaworld_tasks import TaskSet, TaskSetExpert
+from embodied.envs.suites._metaworld_words import MT10, PLAIN, draw_instruction, texts_of
 
 # The library mounts the corner cameras upside down. Its corner2 is far away: corner4 is the same camera moved to the
 # table, the view of pixel-based work. `top_cap2` is CortexBench's: its fork of the library adds it to every scene.
@@ -78,6 +84,7 @@ INSTRUCTIONS = {
     "window-open-v3": "open the window",
 }
 CORTEX_TASKS = ("assembly-v3", "bin-picking-v3", "button-press-topdown-v3", "drawer-open-v3", "hammer-v3")
+GROUPS = {"mt10": MT10}
 # What tasks move at reset; some never move it back.
 _MODEL_FIELDS = ("body_pos", "body_quat", "site_pos", "site_quat", "geom_pos", "geom_quat", "geom_rgba", "site_rgba")
 _STATE = ("hand.x", "hand.y", "hand.z", "gripper")
@@ -90,9 +97,24 @@ class MetaWorldSimulation:
     State: hand position in metres and gripper opening in [0, 1]. Action: hand displacement (1 is 1 cm) and gripper
     closing. Success is the library's, at the moment. `protocol=cortex` is CortexBench's: 500 steps whatever happens,
     success at the last of them.
+
+    Args:
+        task: its name.
+        protocol: `cortex` or none.
+        instructions: which words say what to do, see `_metaworld_words.KINDS`.
+        positions: where objects are placed, see `_metaworld_placements.POSITIONS`.
+        hand: where the arm starts, see `_metaworld_placements.HANDS`.
     """
 
-    def __init__(self, task: str, *, protocol: str | None = None) -> None:
+    def __init__(
+        self,
+        task: str,
+        *,
+        protocol: str | None = None,
+        instructions: str = PLAIN,
+        positions: str = "all",
+        hand: str = "home",
+    ) -> None:
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
         self.library = simulator = ALL_V3_ENVIRONMENTS[task]()
@@ -101,6 +123,10 @@ class MetaWorldSimulation:
         simulator.seeded_rand_vec = True
         simulator._set_task_called = True
         simulator.__dict__.pop("sawyer_observation_space", None)  # cached for the partially observable task
+        keep_to(simulator, positions)
+        if instructions != PLAIN:
+            texts_of(task, instructions)  # refuses what is not there
+        self._instructions, self._hand, self._home = instructions, hand, simulator.hand_init_pos.copy()
         self._as_loaded = {name: getattr(simulator.model, name).copy() for name in _MODEL_FIELDS}
         self._observation = np.zeros(39)
         cortex = protocol == "cortex"
@@ -130,9 +156,32 @@ class MetaWorldSimulation:
     def data(self) -> Any:
         return self.library.data
 
-    def reset(self, seed: int) -> None:
+    @property
+    def hand(self) -> np.ndarray:
+        """Where the hand is being held, float64 [3], metres."""
+        return np.array(self.data.mocap_pos[0])
+
+    def reset(self, seed: int, *, hand: np.ndarray | None = None) -> None:
+        """Start the episode of that seed.
+
+        Args:
+            seed: of the placement, and of the words where several are there.
+            hand: where the arm shall start, float64 [3], metres; None: as `hand` of the constructor says. Where
+                something else is there, it starts from the task's own position.
+        """
+        if self._instructions != PLAIN:
+            told = draw_instruction(self.spec.task, self._instructions, seed)
+            self.spec = replace(self.spec, instruction=told)
+        if hand is None and self._hand == "varied":
+            hand = drawn_hand(self._home, seed)
+        self._place(seed, self._home if hand is None else hand)
+        if hand is not None and arm_touches(self.model, self.data):
+            self._place(seed, self._home)
+
+    def _place(self, seed: int, hand: np.ndarray) -> None:
         import mujoco
 
+        self.library.hand_init_pos = hand.copy()
         # The simulator draws placements from its own generator, and a few tasks from the global one.
         global_state = np.random.get_state()
         np.random.seed(seed % 2**32)
@@ -174,8 +223,36 @@ class ScriptedExpert:
 
 
 def build_expert(kind: str, task: str, simulation: Simulation) -> Expert:
-    """The behaviour for a task."""
+    """The behaviour for a task, or for a set of them."""
+    if isinstance(simulation, TaskSet):
+        return TaskSetExpert(simulation, ScriptedExpert)
     return ScriptedExpert(task)
+
+
+def make_simulation(
+    task: str,
+    *,
+    protocol: str | None = None,
+    instructions: str = PLAIN,
+    positions: str = "all",
+    hand: str = "home",
+    chain: int = 1,
+) -> Simulation:
+    """A task, or a set of them: `mt10`, or several names joined with `+`; see `MetaWorldSimulation` and `TaskSet`.
+
+    Raises:
+        UsageError: an option makes no sense, or not for this task.
+    """
+    for name, value, known in (("positions", positions, POSITIONS), ("hand", hand, HANDS)):
+        if value not in known:
+            raise unknown_name(f"env.{name}", str(value), known)
+    tasks = GROUPS.get(task, tuple(task.split("+")))
+    for each in tasks if instructions != PLAIN else ():
+        texts_of(each, instructions)
+    make = partial(MetaWorldSimulation, protocol=protocol, instructions=instructions, positions=positions, hand=hand)
+    if protocol is not None and (len(tasks) > 1 or chain != 1):
+        raise UsageError(f"env.protocol={protocol} is of single tasks: leave it out for {task} with env.chain={chain}")
+    return make(task) if len(tasks) == 1 and chain == 1 else TaskSet(task, tasks, make, chain=chain)
 
 
 SUITE = Suite(
@@ -186,7 +263,10 @@ SUITE = Suite(
     cameras=tuple(CAMERAS),
     default_task="hammer-v3",
     default_camera="corner4",
-    make=MetaWorldSimulation,
+    make=make_simulation,
+    groups=GROUPS,
+    options={"instructions": PLAIN, "positions": "all", "hand": "home", "chain": 1},
+    silent_defaults=("instructions", "positions", "hand", "chain"),
     protocols={"cortex": CORTEX_TASKS},
     experts={"scripted": "Meta-World's own policy for the task"},
     build_expert=build_expert,

@@ -5,17 +5,9 @@ import json
 import pytest
 from bench_results import result
 
-from embodied.bench.replicate import (
-    OPPOSITE,
-    SAME,
-    UNDECIDED,
-    UNTESTED,
-    check_replication,
-    judge,
-    load_replication,
-    preset_names,
-)
+from embodied.bench.replicate import check_replication, load_replication, preset_names
 from embodied.bench.replicate_report import verdict_table, write_replication
+from embodied.bench.replicate_verdicts import OPPOSITE, SAME, UNDECIDED, UNTESTED, judge
 from embodied.bench.result_files import RESULTS, save_result
 from embodied.cli.bench_plan import make_plan
 from embodied.cli.main import main
@@ -46,7 +38,7 @@ def test_presets_make_sense(name):
 
 
 def test_presets_are_listed(capsys):
-    assert set(preset_names()) == {"mvp", "lfs"}
+    assert {"mvp", "lfs", "rpt", "hpt"} <= set(preset_names())
     assert main(["replicate", "list"]) == 0
     assert "mvp" in capsys.readouterr().out
 
@@ -109,14 +101,14 @@ def test_roles_can_be_filled():
 
 
 def test_page_and_record(tmp_path):
-    replication = load_replication("mvp")
+    replication = load_replication("mvp", root=tmp_path)
     verdicts = judge(replication, results({"default": 0.8, "random": 0.2, "state": 0.85}))
-    page = write_replication(tmp_path, replication, verdicts, 1234.0).read_text()
+    page = write_replication(replication, verdicts, 1234.0).read_text()
     assert "same direction" in page
     assert "not tested" in page
     assert "2203.06173" in page
     assert "21 min" in page
-    record = json.loads((tmp_path / "replicate.json").read_text())
+    record = json.loads((tmp_path / "mvp" / "replicate.json").read_text())
     assert [each["status"] for each in record["verdicts"]] == ["same direction", "not tested", "same direction"]
     assert record["verdicts"][0]["better"] == "default/mlp"
     assert record["seconds"] == 1234.0
@@ -152,6 +144,9 @@ def test_command_benches_judges_and_writes(tmp_path, monkeypatch, capsys):
         (["mvp", "roles=random"], "roles must be a group"),
         (["mvp", "seeds=0"], "at least 1"),
         (["mvp", "--fast"], "unknown option"),
+        (["mvp", "size=tiny"], "unknown size of mvp"),
+        (["rpt", "size=tny"], "did you mean tiny"),
+        (["rpt", "size=tiny", "launcher=slrm"], "did you mean slurm"),
     ],
 )
 def test_mistakes(capsys, arguments, message):

@@ -20,7 +20,7 @@ def test_suites_of_the_package_can_be_read(name):
 
 def test_the_suites_that_were_asked_for_are_there():
     asked_for = {"quick", "cortex", "theia", "control", "ood", "pixmc", "kitchen"}
-    assert set(suite_names()) == {*asked_for, "heads", "pixmc_curves"}
+    assert set(suite_names()) == {*asked_for, "heads", "language", "pixmc_curves"}
     assert set(load_suite("heads").controllers) == {"mlp", "act", "diffusion", "flow"}
     assert len(load_suite("cortex").tasks) == 12
     assert load_suite("cortex").controllers["mlp"]["policy.history"] == 3

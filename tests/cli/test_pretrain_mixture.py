@@ -10,7 +10,7 @@ from tiny_mixtures import make_arm
 from tiny_sequences import VIEW, image_encoder, make_store
 
 from embodied.cli.main import main
-from embodied.core.protocols import ACTION, STATE
+from embodied.core.protocols import ACTION, INSTRUCTION, STATE
 from embodied.core.run_folder import read_metrics
 from embodied.encoders.artifact import fingerprint, save_encoder
 from embodied.encoders.hpt import HPTEncoder
@@ -70,6 +70,22 @@ def test_a_new_embodiment_on_a_frozen_trunk(tmp_path, images, manifest):
     assert pretrain(tmp_path, images, f"data={tmp_path / 'arm'}", *more) == 0
     first, second = (safetensors.torch.load_file(tmp_path / name / "trunk.safetensors") for name in ("first", "second"))
     assert all(torch.equal(part, second[name]) for name, part in first.items())
+
+
+def test_instructions_are_read_and_their_encoder_named(tmp_path, images, manifest, capsys):
+    pytest.importorskip("wordllama")
+    assert pretrain(tmp_path, images, f"data={manifest}", "sequence.text_encoder=wordllama") == 0
+    encoder = load_encoder(str(tmp_path / "runs" / "pretrain-hpt-seed0" / "encoders" / "point"))
+    assert encoder.sequence.sizes[INSTRUCTION] == 256 and encoder.text["spec"] == "wordllama"
+    window = {VIEW: torch.rand(2, 5, 4, 8), STATE: torch.rand(2, 5, 3), INSTRUCTION: torch.rand(2, 256)}
+    features = encoder(window)[0]
+    assert features.shape == (2, 5, 32)
+    assert not torch.allclose(encoder({**window, INSTRUCTION: torch.rand(2, 256)})[0], features)
+    silent = {**window, INSTRUCTION + "_is_pad": torch.tensor([False, True])}
+    unsaid = {key: value for key, value in window.items() if key != INSTRUCTION}
+    torch.testing.assert_close(encoder(silent)[0][1], encoder(unsaid)[0][1])
+    assert pretrain(tmp_path, images, f"data={manifest}", "sequence.text_encoder=wordlama") == 2
+    assert "did you mean wordllama" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

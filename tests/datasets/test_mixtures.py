@@ -7,7 +7,7 @@ from tiny_mixtures import CHUNK, entries, make_arm, mixture
 from tiny_sequences import CONTEXT, VIEW, make_store
 
 from embodied.core.errors import UsageError, UserError
-from embodied.core.protocols import ACTION, STATE
+from embodied.core.protocols import ACTION, INSTRUCTION, STATE
 from embodied.datasets.loading.mixture_manifest import DatasetEntry, read_manifest
 from embodied.datasets.loading.mixture_statistics import image_statistics, vector_statistics
 from embodied.datasets.loading.mixtures import mixing_weights
@@ -70,6 +70,16 @@ def test_a_batch_holds_the_values_of_the_stores_and_says_what_is_not_there(tmp_p
     assert batch["images"].shape == (2, CONTEXT, 2, 4, 8) and batch["images"][1, :, 0].any()
     with pytest.raises(IndexError):
         data.batch(np.array([36]))
+
+
+def test_a_batch_has_the_words_of_each_windows_task(tmp_path):
+    data = mixture(tmp_path, entries(tmp_path), instructions={"go round": np.array([1.0, 2.0], np.float32)})
+    batch = data.batch(np.array([22 + 1, 6]))  # the arm's task, move, has no words here
+    assert batch[INSTRUCTION].tolist() == [[0, 0], [1, 2]]
+    assert batch[INSTRUCTION + "_is_pad"].tolist() == [True, False]
+    _, held = data.hold_out(0.3, seed=0)
+    assert held.batch(np.arange(len(held)))[INSTRUCTION].shape == (len(held), 2)
+    assert INSTRUCTION not in mixture(tmp_path, entries(tmp_path)).batch(np.array([0]))
 
 
 def test_holding_out_keeps_numbers_names_and_whole_episodes(tmp_path):

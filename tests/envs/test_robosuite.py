@@ -225,6 +225,27 @@ def test_dirt_that_is_wiped_leaves_the_privileged_state(wipe):
     assert len(wipe.dirt) == 100
 
 
+def test_a_hammer_whose_head_hangs_straight_down_has_a_height():
+    import mujoco
+    from robosuite.utils.transform_utils import quat2mat
+
+    sim = simulation("TwoArmHandover")
+    sim.reset(0)
+    library, data = sim.library, sim.data
+    joint = data.joint(library.hammer.joints[0])
+    beyond = 0
+    for angle in np.linspace(0, np.pi, 100):
+        joint.qpos[:] = 0, 0, 1.5, 0, np.cos(angle), np.sin(angle), 0  # half a turn about a level axis
+        mujoco.mj_forward(sim.model, data)
+        beyond += quat2mat(library._hammer_quat)[2, 2] < -1  # here the library's arccosine is nan
+        assert library._hammer_angle == pytest.approx(-np.pi / 2, abs=1e-3)
+        assert library.reward() > 0.5  # of a hammer in the air
+    assert beyond > 0
+    joint.qpos[3:] = np.sqrt(0.5), np.sqrt(0.5), 0, 0
+    mujoco.mj_forward(sim.model, data)
+    assert library._hammer_angle == pytest.approx(0, abs=1e-6)
+
+
 def test_robomimics_protocol_is_sparse_and_does_not_end():
     env = TaskEnv(suite="robosuite", task="Lift", protocol="robomimic", images=False, horizon=3)
     env.reset(seed=0)

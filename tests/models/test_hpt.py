@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from embodied.core.errors import UsageError, UserError
-from embodied.core.protocols import ACTION, STATE, image_key
+from embodied.core.protocols import ACTION, INSTRUCTION, STATE, image_key
 from embodied.models.sequence.hpt import HPTNetwork, HPTStems, sines
 from embodied.models.sequence.hpt_trunk import HPTTrunk
 from embodied.models.sequence.times import sincos_1d
@@ -159,3 +159,25 @@ def test_statistics_that_are_missing_or_do_not_fit():
     assert stems.normalize(STATE, torch.tensor([3.0, 2.5, 3.0])).tolist() == [1.0, 0.5, 0.0]
     with pytest.raises(UsageError, match="expected proprioception or cameras"):
         HPTStems(cameras=[], latent_dim=6, state_dim=0, context=4, width=16)
+
+
+def test_words_make_one_token_of_the_present_and_none_where_nothing_is_said():
+    told, plain = network(text_dim=9), network()
+    assert told.sizes[INSTRUCTION] == 9 and INSTRUCTION not in plain.sizes and "text_dim" not in plain.config()
+    values, hidden = window()
+    said = torch.randn(2, 1, 9)
+    values, hidden = {**values, INSTRUCTION: said}, {**hidden, INSTRUCTION: torch.zeros(2, 1, dtype=torch.bool)}
+    tokens, keep = told.stems(values, hidden)
+    assert tokens.shape == (2, 2 * 5 + 1, 16) and keep.all()
+    at_every_step = {**values, INSTRUCTION: said.expand(-1, 4, -1)}
+    same = told.stems(at_every_step, {**hidden, INSTRUCTION: torch.zeros(2, 4, dtype=torch.bool)})[0]
+    torch.testing.assert_close(same, tokens)
+    assert not torch.allclose(told({**values, INSTRUCTION: said + 1}, hidden)[ACTION], told(values, hidden)[ACTION])
+    silent = {**hidden, INSTRUCTION: torch.tensor([[False], [True]])}
+    values[INSTRUCTION][1] = float("nan")  # what is not there may hold anything
+    keep = told.stems(values, silent)[1]
+    assert keep[:, -1].tolist() == [True, False] and not told(values, silent)[ACTION].isnan().any()
+    missing = told({name: value for name, value in values.items() if name != INSTRUCTION}, silent)[ACTION]
+    torch.testing.assert_close(missing[1], told(values, silent)[ACTION][1])
+    assert told.stems.normalize(INSTRUCTION, said) is said
+    told.stems.fit({name: (torch.zeros(size), torch.ones(size)) for name, size in (("image", 6), ("state", 3))})

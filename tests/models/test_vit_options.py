@@ -231,7 +231,7 @@ def test_queries_and_keys_are_normalised():
     ("options", "message"),
     [
         ({"positions": "fourier"}, "positions must be one of sincos, learned, rope, clip_rope, none, got 'fourier'"),
-        ({"mlp": "relu"}, "mlp must be one of gelu"),
+        ({"mlp": "tanh"}, "mlp must be one of gelu"),
         ({"positions": "rope", "heads": 12}, "must be a multiple of 4 for rotary positions, got 2"),
         ({"drop_path": 1.0}, r"drop_path must be in \[0, 1\), got 1.0"),
         ({"relative_bias": "some"}, "relative_bias must be shared, block or None, got 'some'"),

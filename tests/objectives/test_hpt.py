@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from embodied.cli.pretrain_mixture import build_mixture_objective
 from embodied.core.errors import UsageError
-from embodied.core.protocols import ACTION, STATE, ActionHead
+from embodied.core.protocols import ACTION, INSTRUCTION, STATE, ActionHead
 from embodied.datasets.loading.mixtures import Embodiment
 from embodied.models.sequence.hpt import HPTStems
 from embodied.models.sequence.hpt_head import RegressionHead
@@ -182,3 +182,35 @@ def test_the_yaml_builds_it_with_the_defaults_of_the_signature():
     assert {name: config.encoder[name] for name in trunk} == {name: each.default for name, each in trunk.items()}
     assert sum(part.numel() for part in objective.encoder.trunk.parameters()) == 3_176_448
     assert config.encoder.tokens == inspect.signature(HPTStems).parameters["tokens"].default
+
+
+def test_words_reach_the_stems_of_those_who_are_told_something():
+    bodies = {name: {**body, "text_dim": 6} for name, body in BODIES.items()}
+    objective, batch = make(bodies).eval(), random_batch()
+    batch[INSTRUCTION] = torch.randn(6, 6)
+    batch[INSTRUCTION + "_is_pad"] = batch["dataset"] == 1
+    batch[INSTRUCTION][1] = float("nan")
+    loss, _ = objective(batch, draw())
+    loss.backward()
+    touched = gradients(objective)
+    assert any("stems.dot.stems.language" in name for name in touched)
+    assert not any("stems.arm.stems.language" in name for name in touched)
+    batch[INSTRUCTION][0] += 1
+    assert objective(batch, draw())[0] != loss
+
+
+def test_embodiments_without_most_modalities_are_packed_to_the_same_loss(monkeypatch):
+    torch.manual_seed(3)
+    objective, batch = make(), random_batch(rows=12)
+    batch["images_is_pad"][::2] = True  # half of the windows have no frames, and a stem's tokens less
+    found = []
+    for least in (0.0, 1.0):
+        monkeypatch.setattr("embodied.objectives.sensorimotor.hpt.PACK_BELOW", least)
+        objective.zero_grad()
+        torch.manual_seed(0)  # of drop-path and dropout
+        loss, _ = objective(batch, draw())
+        loss.backward()
+        found.append((loss.detach(), {name: part.grad.clone() for name, part in objective.named_parameters()}))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-6)
+    for name, gradient in found[0][1].items():
+        torch.testing.assert_close(gradient, found[1][1][name], rtol=1e-3, atol=1e-5)

@@ -7,9 +7,10 @@ from tiny_objectives import DECODER, encoder, frames, generator, make, tokenizer
 from embodied.core.checkpoint import save_checkpoint
 from embodied.core.errors import UsageError, UserError
 from embodied.encoders.vit import ViTEncoder
+from embodied.models.codebooks import FSQ
 from embodied.objectives.masked.beit import BEiT
 from embodied.objectives.masked.vq import VQ
-from embodied.objectives.parts.quantizers import FSQ, VectorQuantizer, code_use
+from embodied.objectives.parts.quantizers import VectorQuantizer, code_use
 from embodied.objectives.parts.tokenizer import FILE, load_tokenizer
 
 
@@ -99,9 +100,19 @@ def test_a_tokenizer_survives_its_file(tmp_path, quantizer):
     save_checkpoint(tmp_path / FILE, tensors, config)
     loaded = load_tokenizer(tmp_path)
     images = vq.encoder.preprocess(frames(3))
-    assert torch.equal(loaded.codes(images), vq.tokenizer.codes(images))
+    assert torch.equal(loaded.codes(images), vq.tokenizer.codes(frames(3)))
     assert not any(part.requires_grad for part in loaded.parameters())
     assert BEiT(encoder(), tokenizer=tmp_path).head.out_features == 16
+
+
+def test_a_file_of_an_earlier_version_is_read(tmp_path):
+    """It named the codebook otherwise, and held the averages of its training."""
+    made = tokenizer()
+    tensors = {**made.state_dict(), "quantizer.share": torch.ones(16), "quantizer.sums": torch.ones(16, 4)}
+    book = {"codes": 16, "width": 4, "unit": True}
+    save_checkpoint(tmp_path / FILE, tensors, {"encoder": made.encoder.config(), "book": book})
+    images = made.encoder.preprocess(frames(3))
+    assert torch.equal(load_tokenizer(tmp_path).codes(images), made.codes(images))
 
 
 def test_what_is_no_tokenizer_is_refused(tmp_path):

@@ -20,10 +20,15 @@ from embodied.objectives.self_distillation.dino import DINO
 FOLDER = Path(__file__).parents[2] / "embodied" / "conf" / "objective"
 SEQUENCES = ("rpt",)  # learn from windows: their encoder is no vision transformer
 MIXTURES = ("hpt",)  # learn from many embodiments: see test_hpt.py
-NAMES = sorted({path.stem for path in FOLDER.glob("*.yaml")} - {*SEQUENCES, *MIXTURES})
+VIDEOS = ("gr1", "maskvit", "toto")  # learn from clips: see their own tests
+NAMES = sorted({path.stem for path in FOLDER.glob("*.yaml")} - {*SEQUENCES, *MIXTURES, *VIDEOS})
 MODULES = {"beit": {"tokenizer": tokenizer}, "distill": {"teacher": teacher}}  # what a yaml leaves to the user
 PASSED_ON = {"ibot": DINO, "tbm": MAE}  # where further arguments go
-RECIPES = {"visual_atoms": {"mixup": 0.8, "cutmix": 1.0}}  # what a recipe of another method changes
+RECIPES = {  # what a recipe of another method changes
+    "visual_atoms": {"mixup": 0.8, "cutmix": 1.0},
+    "vqgan": {"codes": 1024, "decoder_depth": 1, "pixels": "l1", "perceptual": 1.0, "adversarial": 0.1}
+    | {"adversarial_start": 5000},
+}
 TINY = ["encoder.patch_size=8", "encoder.width=32", "encoder.depth=2", "encoder.heads=2"]
 
 
@@ -35,7 +40,8 @@ def test_builds_its_method_with_the_defaults_of_the_signature(name):
     given = OmegaConf.to_container(config.objective)
     kind = get_class(given.pop("_target_"))
     modules = {key: make() for key, make in MODULES.get(name, {}).items()}
-    kind(ViTEncoder(**config.encoder), **{**given, **modules})
+    encoder = getattr(kind, "make_image_encoder", lambda settings: ViTEncoder(**settings))(config.encoder)
+    kind(encoder, **{**given, **modules})
     signatures = [inspect.signature(each).parameters for each in (PASSED_ON.get(name, kind), kind)]
     defaults = {key: parameter.default for each in signatures for key, parameter in each.items()}
     for key, value in given.items():

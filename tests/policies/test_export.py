@@ -4,14 +4,13 @@ import io
 
 import pytest
 import torch
-from small_policies import SMALL, HashedText, TinyEncoder
+from small_policies import PLAIN_HEADS, SMALL, HashedText, TinyEncoder
 
 from embodied.core.errors import MissingExtraError, UserError
 from embodied.encoders.artifact import freeze
 from embodied.encoders.load import load_encoder
 from embodied.encoders.vit import ViTEncoder
 from embodied.policies import export
-from embodied.policies.assembly import KINDS
 from embodied.policies.bc import BCPolicy
 from embodied.policies.export import example_inputs, export_policy, input_names
 
@@ -130,7 +129,7 @@ def test_a_graph_that_differs_is_refused_and_not_written(rows, tmp_path, monkeyp
 ONNX = [
     pytest.param(head, options, id=f"{head} {' '.join(options)}")
     for head, options in [
-        *((head, {}) for head in KINDS),
+        *((head, {}) for head in PLAIN_HEADS),
         ("mlp", {"neck": "text_query", "text_encoder": HashedText()}),
     ]
 ]

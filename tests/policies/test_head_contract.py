@@ -30,7 +30,7 @@ def assert_same(first, second):
 
 
 def test_registry_finds_every_head_by_its_module():
-    assert list(heads()) == ["act", "bins", "diffusion", "flow", "gmm", "mlp", "rnn_gmm", "vq_bet"]
+    assert list(heads()) == ["act", "bins", "diffusion", "flow", "gmm", "gr1", "mlp", "rnn_gmm", "vq_bet"]
     assert load_head("gmm").__name__ == "GMMHead"
     with pytest.raises(UsageError, match="unknown policy head 'difusion': did you mean diffusion"):
         load_head("difusion")

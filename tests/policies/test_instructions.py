@@ -6,7 +6,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from small_policies import SMALL, HashedText, TinyEncoder
+from small_policies import PLAIN_HEADS, SMALL, HashedText, TinyEncoder
 
 from embodied.bench.imitation_data import demonstrations, measure
 from embodied.bench.policy_episodes import instructions_of
@@ -18,7 +18,6 @@ from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.encoders.text.load import load_text_encoder, text_fingerprint
 from embodied.envs.vector import reset_slots
 from embodied.policies.artifact import build_policy, describe_policy, load_policy
-from embodied.policies.assembly import KINDS
 from embodied.policies.bc import BCPolicy
 from embodied.training.evaluate import evaluate
 from embodied.training.imitate import imitate
@@ -71,7 +70,7 @@ def picture(rows):
 
 
 @pytest.mark.parametrize(
-    ("head", "neck"), [*((head, None) for head in KINDS), ("mlp", "text_query"), ("rnn_gmm", "text_query")]
+    ("head", "neck"), [*((head, None) for head in PLAIN_HEADS), ("mlp", "text_query"), ("rnn_gmm", "text_query")]
 )
 def test_the_loss_reaches_the_instruction_only_where_the_policy_follows_it(head, neck):
     instruction = torch.randn(8, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
@@ -89,7 +88,7 @@ def test_the_loss_reaches_the_instruction_only_where_the_policy_follows_it(head,
         assert not [name for name in deaf.state_dict() if "instruct" in name]
 
 
-@pytest.mark.parametrize("head", list(KINDS))
+@pytest.mark.parametrize("head", PLAIN_HEADS)
 def test_rows_of_a_batch_follow_their_own_instruction(head):
     policy = make_policy(head, text_encoder=HashedText()).eval()
     texts = [LEFT, RIGHT, "stop", LEFT]

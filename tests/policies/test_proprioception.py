@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small_policies import SMALL
+from small_policies import PLAIN_HEADS, SMALL
 
 from embodied.core.errors import UsageError, UserError
 from embodied.core.protocols import FEATURES
@@ -12,7 +12,6 @@ from embodied.core.seeding import numpy_generator
 from embodied.datasets.loading.demonstrations import Demonstrations
 from embodied.encoders.load import load_encoder
 from embodied.encoders.modality import encode_vectors, input_keys, looks
-from embodied.policies.assembly import KINDS
 from embodied.policies.bc import BCPolicy
 from embodied.policies.export import export_policy
 from embodied.training.imitate import imitate
@@ -61,7 +60,7 @@ def test_other_encoders_read_frames_or_the_simulator():
         encode_vectors(load_encoder("state", state_dim=2), np.zeros((1, 2), np.float32), "pool")
 
 
-@pytest.mark.parametrize("head", sorted(set(KINDS) - {"conv"}))
+@pytest.mark.parametrize("head", sorted(set(PLAIN_HEADS) - {"conv"}))
 def test_every_head_is_trained_and_acts_without_a_picture(head):
     policy = make_policy(head)
     samples = demonstrations(policy)

@@ -10,11 +10,12 @@ from embodied.policies.artifact import load_policy
 from embodied.real_robot.policy.inference import load_inference
 
 
-def check_robot(path: Path) -> None:
+def check_robot(path: Path, *, instruction: str | None = None) -> None:
     """On a robot it acts as in evaluation, its own past included."""
     cpu = torch.device("cpu")
     policy, _ = load_policy(path, device=cpu)
-    inference, carry = load_inference(path, device=cpu), policy.initial(1)
+    inference = load_inference(path, device=cpu, instruction=instruction)
+    carry = policy.initial(1, instructions=None if instruction is None else [instruction])
     random = np.random.default_rng(0)
     acted = []
     for _ in range(6):

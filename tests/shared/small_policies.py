@@ -4,6 +4,9 @@ import torch
 from torch import nn
 
 from embodied.core.seeding import torch_generator
+from embodied.policies.assembly import KINDS
+
+PLAIN_HEADS = [name for name in KINDS if name != "gr1"]  # that go with any encoder; GR-1's goes with its own
 
 SMALL = {
     "gmm": {"hidden": [16]},

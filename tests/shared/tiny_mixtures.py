@@ -70,7 +70,7 @@ def make(bodies=None, *, frozen=False, datasets=None, seed=0, latent_dim=8, **op
         encoder = Embodiments(HPTTrunk(size=None, width=32, depth=2, heads=4), frozen=frozen)
         heads = {}
         for name, body in bodies.items():
-            sizes = {"cameras": body["cameras"], "state_dim": body["state_dim"], "latent_dim": latent_dim}
+            sizes = {**{key: value for key, value in body.items() if key != "action_dim"}, "latent_dim": latent_dim}
             encoder.add(name, context=CONTEXT, tokens=4, hidden=16, **sizes)
             heads[name] = RegressionHead(feature_dim=32, action_dim=body["action_dim"], horizon=CHUNK)
         return HPT(encoder, heads=heads, datasets=datasets or {name: name for name in bodies}, **options).train()

@@ -53,7 +53,7 @@ def encoder(**options):
 def tokenizer():
     made = Tokenizer(encoder(), VectorQuantizer(codes=16, width=4))
     with torch.no_grad():  # codes that spread over what the network makes of images
-        vectors = made.quantizer._scaled(made.vectors(made.encoder.preprocess(frames(32))))
+        vectors = made.quantizer.scaled(made.vectors(made.encoder.preprocess(frames(32))))
         made.quantizer.book.copy_(vectors.flatten(0, 1)[:: 32 * 16 // 16])
     return made.requires_grad_(False).eval()
 
@@ -89,12 +89,21 @@ METHODS = {
     ),
 }
 
+# Methods in further settings, tested in part.
+VARIANTS = {
+    "vqgan": lambda: VQ(
+        encoder(),
+        **{"codes": 32, "code_width": 8, "crop_scale": WHOLE, "pixels": "l1", **DECODER},
+        **{"adversarial": 0.5, "discriminator_width": 8, "discriminator_layers": 2},
+    ),
+}
+
 
 def make(name):
     """A method with the weights of seed 0."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return METHODS[name]().train()
+        return {**METHODS, **VARIANTS}[name]().train()
 
 
 def frames(count, seed=0):

@@ -172,3 +172,41 @@ def test_nothing_is_shown_to_a_policy_that_will_not_look():
     assert sum(shown.sum() for shown in environment.shown) < steps / 2
     evaluate(SparingPolicy(), environment, reset_slots, seeds, record_key="frame", **options)
     assert sum(shown.sum() for shown in environment.shown[-6:]) > steps / 2  # who films looks all the time
+
+
+class SeededPolicy(RememberingPolicy):
+    """Is told the seeds, and which of its episodes are over."""
+
+    told_seeds = True
+
+    def __init__(self):
+        self.told, self.resting = [], []
+
+    def initial(self, batch_size, *, seeds=None):
+        self.told.append(list(seeds))
+        return {**super().initial(batch_size), "seed": torch.tensor(seeds)}
+
+    def rest(self, carry, resting):
+        self.resting.append(resting.tolist())
+        return carry
+
+    def act(self, carry, observation):
+        running = ~torch.tensor(self.resting[-1])
+        assert torch.equal(carry["seed"][running], observation["frame"][running, 0, 0, 0].long())
+        acted, chunk = super().act(carry, observation)
+        return {**carry, **acted}, chunk
+
+
+def test_a_policy_that_plans_with_the_simulator_is_told_seeds_and_which_episodes_are_over():
+    policy = SeededPolicy()
+    outcomes = evaluate(
+        policy,
+        CountingEnvironments(2),
+        reset_slots,
+        [2, 4, 1],
+        device=torch.device("cpu"),
+        reporter=SilentReporter(),
+    )
+    assert [outcome.steps for outcome in outcomes] == [2, 4, 1]
+    assert policy.told == [[2, 4], [1, 0]]  # the second slot goes on
+    assert policy.resting == [[False, False]] * 3 + [[True, False]]

@@ -166,5 +166,6 @@ def test_batch_is_at_most_the_number_of_samples():
 
 def test_checkpoints_must_fit():
     assert checkpoint_steps(10, 3) == [3, 7, 10]
+    assert checkpoint_steps(0, 4) == [0]  # nothing is trained
     with pytest.raises(UsageError, match=r"must be in \[1, train.steps=3\], got 4"):
         checkpoint_steps(3, 4)

@@ -13,7 +13,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))  # the processes are started by path
 
-from tiny_objectives import METHODS, batch, make
+from tiny_objectives import METHODS, VARIANTS, batch, make
 
 from embodied.core.checkpoint import load_checkpoint
 from embodied.core.reporting import SilentReporter
@@ -105,7 +105,7 @@ def largest_difference(one, other):
     )
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", sorted(METHODS | VARIANTS))
 def test_two_processes_equal_one_with_the_double_batch_in_two_parts(pair, tmp_path, name):
     train(name, tmp_path, accumulate=2)
     assert largest_difference(pair / name, tmp_path / name) < 2e-5
@@ -121,7 +121,7 @@ def test_two_processes_equal_one_with_the_double_batch(pair, tmp_path):
 if __name__ == "__main__":  # one of the two processes
     torch.set_num_threads(1)
     target = Path(sys.argv[1])
-    for method in sorted(METHODS):
+    for method in sorted(METHODS | VARIANTS):
         train(method, target, accumulate=1)
     found = train("colour", target, accumulate=1)
     if os.environ["RANK"] == "0":

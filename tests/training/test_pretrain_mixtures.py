@@ -1,62 +1,22 @@
 """HPT in the pre-training loop, on a mixture: a kill, two processes, and parts of a batch."""
 
 import math
-import os
-import signal
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))  # the processes are started by path
 
 from tiny_mixtures import entries, fit, make, mixture
+from window_loops import largest_difference, main, require_equal, run_loop, train_in_two, train_until_killed
 
-from embodied.core.checkpoint import load_checkpoint
-from embodied.core.reporting import SilentReporter
-from embodied.training.optimization import Recipe
-from embodied.training.pretrain import pretrain
-from embodied.training.pretrain_state import STATE, resume_step
-
-STEPS = 8
+from embodied.training.pretrain_state import resume_step
 
 
-def train(folder, data, *, accumulate=1, kill_at=None):
+def train(folder, data, **options):
     windows = mixture(data, entries(data))
-    sampler = windows.sampler(batch_size=2, seed=0)
-    objective, records = fit(make(), windows), []
-
-    def read(step):
-        if step == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return windows.batch(sampler.batch(step))
-
-    pretrain(
-        objective,
-        read,
-        steps=STEPS,
-        learning_rate=1e-3,
-        weight_decay=0.01,
-        warmup_steps=1,
-        clip=1.0,
-        precision="fp32",
-        seed=0,
-        checkpoint_folder=folder,
-        checkpoint_every=3,
-        device=torch.device("cpu"),
-        log=records.append,
-        reporter=SilentReporter(),
-        recipe=Recipe(accumulate=accumulate),
-        log_every=1,
-    )
-    return objective, records
-
-
-def start(*arguments, **environment):
-    return subprocess.Popen([sys.executable, __file__, *map(str, arguments)], env={**os.environ, **environment})
+    return run_loop(fit(make(), windows), windows, folder, batch_size=2, log_every=1, **options)
 
 
 @pytest.fixture(scope="module")
@@ -66,18 +26,11 @@ def data(tmp_path_factory):
     return folder
 
 
-def tensors(folder):
-    return load_checkpoint(folder / STATE)[0]
-
-
 def test_a_killed_run_goes_on_to_the_same_bits_and_records(tmp_path, data):
-    assert start(tmp_path / "killed", data, "5").wait(timeout=200) == -signal.SIGKILL
+    train_until_killed(__file__, tmp_path / "killed", data)
     assert resume_step(tmp_path / "killed") == 3
-    _, expected = train(tmp_path / "whole", data)
-    _, records = train(tmp_path / "killed", data)
-    first, second = tensors(tmp_path / "whole"), tensors(tmp_path / "killed")
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    expected, records = train(tmp_path / "whole", data), train(tmp_path / "killed", data)
+    require_equal(tmp_path / "whole", tmp_path / "killed")
     timed = ("frames_per_second", "data_wait", "mfu")
     told = [{name: value for name, value in record.items() if name not in timed} for record in records]
     assert told == [
@@ -93,24 +46,10 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_records(tmp_path, data):
 
 
 def test_two_processes_equal_one_with_the_batch_in_two_parts(tmp_path, data):
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    processes = [start(tmp_path / "pair", data, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
-    try:
-        assert [process.wait(timeout=300) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
+    train_in_two(__file__, tmp_path / "pair", data)
     train(tmp_path / "parts", data, accumulate=2)
-    first, second = tensors(tmp_path / "pair"), tensors(tmp_path / "parts")
-    assert first.keys() == second.keys()
-    assert max(float((first[name].double() - second[name].double()).abs().max()) for name in first) < 2e-5
+    assert largest_difference(tmp_path / "pair", tmp_path / "parts") < 2e-5
 
 
 if __name__ == "__main__":  # a process that is killed, or one of two
-    torch.set_num_threads(1)
-    train(Path(sys.argv[1]), Path(sys.argv[2]), kill_at=int(sys.argv[3]) if len(sys.argv) > 3 else None)
-    if "RANK" in os.environ:
-        torch.distributed.destroy_process_group()
+    main(train)

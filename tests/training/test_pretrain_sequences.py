@@ -1,9 +1,5 @@
 """RPT in the pre-training loop, on windows of mixed stores: a kill, two processes, and parts of a batch."""
 
-import os
-import signal
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,78 +9,37 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))  # the processes are started by path
 
 from tiny_sequences import VIEW, make, make_store, windows_of
+from window_loops import largest_difference, main, require_equal, run_loop, train_in_two, train_until_killed
 
-from embodied.core.checkpoint import load_checkpoint
-from embodied.core.reporting import SilentReporter
-from embodied.training.optimization import Recipe
-from embodied.training.pretrain import pretrain
-from embodied.training.pretrain_state import STATE, resume_step
-
-STEPS = 8
+from embodied.training.pretrain_state import resume_step
 
 
-def make_data(folder):
-    make_store(folder / "robot", lengths=(7, 9))
-    make_store(folder / "video", lengths=(6,), keys=(VIEW,), first_seed=4)
-
-
-def train(folder, data, *, accumulate=1, kill_at=None):
+def train_whole(folder, data, **options):
     windows = windows_of(data / "cache", data / "robot", data / "video", weights=[2, 1])
-    sampler = windows.sampler(batch_size=8, seed=0)
-    objective, records = make(), []
-    statistics = windows.statistics().items()
+    objective, statistics = make(), windows.statistics().items()
     objective.encoder.sequence.fit({key: tuple(map(torch.from_numpy, each)) for key, each in statistics})
-
-    def read(step):
-        if step == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return windows.batch(sampler.batch(step))
-
-    pretrain(
-        objective,
-        read,
-        steps=STEPS,
-        learning_rate=1e-3,
-        weight_decay=0.01,
-        warmup_steps=1,
-        clip=1.0,
-        precision="fp32",
-        seed=0,
-        checkpoint_folder=folder,
-        checkpoint_every=3,
-        device=torch.device("cpu"),
-        log=records.append,
-        reporter=SilentReporter(),
-        recipe=Recipe(accumulate=accumulate),
-        log_every=3,
-    )
-    return objective, records
+    return objective, run_loop(objective, windows, folder, batch_size=8, log_every=3, **options)
 
 
-def start(*arguments, **environment):
-    return subprocess.Popen([sys.executable, __file__, *map(str, arguments)], env={**os.environ, **environment})
+def train(folder, data, **options):
+    train_whole(folder, data, **options)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    make_data(folder)
+    make_store(folder / "robot", lengths=(7, 9))
+    make_store(folder / "video", lengths=(6,), keys=(VIEW,), first_seed=4)
     windows_of(folder / "cache", folder / "robot", folder / "video")  # encoded before two processes read
     return folder
 
 
-def tensors(folder):
-    return load_checkpoint(folder / STATE)[0]
-
-
 def test_a_killed_run_goes_on_to_the_same_bits_and_records(tmp_path, data):
-    assert start(tmp_path / "killed", data, "5").wait(timeout=200) == -signal.SIGKILL
+    train_until_killed(__file__, tmp_path / "killed", data)
     assert resume_step(tmp_path / "killed") == 3
-    whole, expected = train(tmp_path / "whole", data)
-    resumed, records = train(tmp_path / "killed", data)
-    first, second = tensors(tmp_path / "whole"), tensors(tmp_path / "killed")
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    whole, expected = train_whole(tmp_path / "whole", data)
+    resumed, records = train_whole(tmp_path / "killed", data)
+    require_equal(tmp_path / "whole", tmp_path / "killed")
     assert [record["loss"] for record in records] == [each["loss"] for each in expected if each["step"] > 3]
     weights, start_weights = whole.state_dict(), make().state_dict()
     assert all(torch.equal(weights[name], part) for name, part in resumed.state_dict().items())
@@ -93,24 +48,10 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_records(tmp_path, data):
 
 
 def test_two_processes_equal_one_with_the_batch_in_two_parts(tmp_path, data):
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    processes = [start(tmp_path / "pair", data, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
-    try:
-        assert [process.wait(timeout=300) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
+    train_in_two(__file__, tmp_path / "pair", data)
     train(tmp_path / "parts", data, accumulate=2)
-    first, second = tensors(tmp_path / "pair"), tensors(tmp_path / "parts")
-    assert first.keys() == second.keys()
-    assert max(float((first[name].double() - second[name].double()).abs().max()) for name in first) < 2e-5
+    assert largest_difference(tmp_path / "pair", tmp_path / "parts") < 2e-5
 
 
 if __name__ == "__main__":  # a process that is killed, or one of two
-    torch.set_num_threads(1)
-    train(Path(sys.argv[1]), Path(sys.argv[2]), kill_at=int(sys.argv[3]) if len(sys.argv) > 3 else None)
-    if "RANK" in os.environ:
-        torch.distributed.destroy_process_group()
+    main(train)

@@ -84,11 +84,8 @@ def store_part(source: str, *, frames: int, camera: str | None, target: str) -> 
         raise unknown_name("camera", str(camera), [each.removeprefix(image_key("")) for each in store.image_keys])
     if target not in store.keys and target != STATE:  # most stores have a state; who names another key means it
         raise unknown_name("target", target, store.keys)
-    lengths, offsets = store.lengths, store.offsets
-    chosen = spaced(len(store), frames)
-    each = max(1, frames // len(chosen))
-    places = [(episode, moment) for episode in chosen for moment in spaced(lengths[episode], each)]
-    rows = [offsets[episode] + moment for episode, moment in places]
+    places = store_places(store, frames)
+    rows = [store.offsets[episode] + moment for episode, moment in places]
     states = None
     if target in store.keys:
         states = np.concatenate([store.read(target, row, row + 1) for row in rows]).reshape(len(rows), -1)
@@ -101,6 +98,13 @@ def store_part(source: str, *, frames: int, camera: str | None, target: str) -> 
         states=states,
         classes=_different(NamedLabels.of([store.episodes[episode].task for episode, _ in places])),
     )
+
+
+def store_places(store: EpisodeStore, frames: int) -> list[tuple[int, int]]:
+    """About `frames` pairs of an episode and a moment of it, evenly spaced, episode after episode."""
+    chosen = spaced(len(store), frames)
+    each = max(1, frames // len(chosen))
+    return [(episode, moment) for episode in chosen for moment in spaced(store.lengths[episode], each)]
 
 
 def folder_part(folder: Path, *, frames: int, skip_damaged: bool) -> Part:

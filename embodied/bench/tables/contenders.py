@@ -25,11 +25,13 @@ SCENES = {
     "static": "Static scene",
     "varied": "Varied scene",
     "shifted": "Shifted scene",
+    "unseen": "Unseen episodes",
 }
 SCENE_TEXTS = {
     "static": "Camera, light and colours are those of the demonstrations in every episode.",
     "varied": "Camera, light, colours and clutter are drawn anew for every demonstration and episode.",
     "shifted": "Policies were trained in the static scene and are tried under visual shifts that they never saw.",
+    "unseen": "Policies were trained in the static scene and are tried in episodes of a kind they never saw.",
 }
 
 
@@ -74,12 +76,15 @@ class Column:
 
     @property
     def scene(self) -> str:
-        return "shifted" if self.variant.startswith("shift:") else self.variant
+        for prefix, scene in (("shift:", "shifted"), ("with:", "unseen")):
+            if self.variant.startswith(prefix):
+                return scene
+        return self.variant
 
     @property
     def shift(self) -> str:
-        """`light 3`; empty without one."""
-        return " ".join(self.variant.split(":")[1:]) if self.scene == "shifted" else ""
+        """`light 3`, `chain=5`; empty for what policies were trained on."""
+        return " ".join(self.variant.split(":")[1:]) if self.scene in ("shifted", "unseen") else ""
 
 
 @dataclass(frozen=True)

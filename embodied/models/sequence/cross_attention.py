@@ -89,6 +89,7 @@ class Resampler(nn.Module):
         depth: layers.
         heads, head_width: of attention.
         mlp_ratio: width of the MLP over D.
+        media_embedding: a learned vector on every token, which tells pictures of a set apart there; GR-1 has one.
     """
 
     def __init__(
@@ -100,9 +101,11 @@ class Resampler(nn.Module):
         heads: int = 4,
         head_width: int = 128,
         mlp_ratio: float = 4.0,
+        media_embedding: bool = False,
     ) -> None:
         super().__init__()
         self.latents = nn.Parameter(torch.randn(latents, width))
+        self.media = nn.Parameter(torch.randn(width)) if media_embedding else None
         self.layers = nn.ModuleList(
             _ResamplerLayer(width, heads=heads, head_width=head_width, hidden=round(width * mlp_ratio))
             for _ in range(depth)
@@ -111,6 +114,7 @@ class Resampler(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B Q D"]:
         latents = self.latents.expand(tokens.shape[0], -1, -1)
+        tokens = tokens if self.media is None else tokens + self.media
         for layer in self.layers:
             latents = layer(latents, tokens)
         return self.norm(latents)

@@ -1,7 +1,7 @@
 """The network of HPT for one embodiment: stems that make a fixed number of tokens, and the shared trunk.
 
 Legend: B batch, T steps, K cameras, N tokens of a frame, V values of each, P proprioception, M modalities, Q tokens
-that a stem makes, L = M * Q, D width.
+that a stem makes, E width of an instruction, L tokens of all stems, D width.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from embodied.core.errors import UsageError
-from embodied.core.protocols import ACTION, STATE, image_key
+from embodied.core.protocols import ACTION, INSTRUCTION, STATE, image_key
 from embodied.models.block import initialize
 from embodied.models.sequence.cross_attention import LatentReader
 from embodied.models.sequence.hpt_trunk import HPTTrunk
@@ -22,7 +22,8 @@ from embodied.models.sequence.network import SequenceNetwork
 from embodied.models.sequence.readouts import pool_tokens
 from embodied.models.sequence.sensorimotor import SMALLEST_STD
 
-IMAGE, PROPRIOCEPTION = "image", "state"
+IMAGE, PROPRIOCEPTION, LANGUAGE = "image", "state", "language"
+KEYS = {PROPRIOCEPTION: STATE, LANGUAGE: INSTRUCTION}  # of the data, by stem
 
 
 class HPTNetwork(SequenceNetwork):
@@ -73,7 +74,7 @@ class HPTNetwork(SequenceNetwork):
 
 
 class HPTStems(nn.Module):
-    """From what one embodiment senses to tokens: one stem for all its cameras, one for its proprioception.
+    """From what one embodiment senses to tokens: a stem for all its cameras, one for proprioception, one for words.
 
     Source: Wang et al. 2024 (https://arxiv.org/abs/2409.20537), released code. Sines and cosines of an input's place in
     the window are added to its raw values, an MLP follows, and learned latents read all inputs of the window at once.
@@ -82,7 +83,8 @@ class HPTStems(nn.Module):
 
     Departures: values of frames are standardised, there they are as the image encoder gives them; a modality that is
     not there leaves the places of its tokens empty (nobody looks at them, the mean leaves them out), there the others
-    move up; there is no stem for instructions.
+    move up; an instruction is one vector of any text encoder and makes one token, there every token of T5 is read, by 8
+    latents.
 
     Args:
         cameras: names of the views.
@@ -93,6 +95,7 @@ class HPTStems(nn.Module):
         tokens: Q.
         hidden: width of the stems' MLP.
         dropout: of the latents' attention in training.
+        text_dim: E; 0: no instructions are read.
 
     Raises:
         UsageError: there is neither a camera nor proprioception, or a number makes no sense.
@@ -109,6 +112,7 @@ class HPTStems(nn.Module):
         tokens: int = 16,
         hidden: int = 128,
         dropout: float = 0.1,
+        text_dim: int = 0,
     ) -> None:
         super().__init__()
         if len(set(cameras)) < len(cameras) or not (cameras or state_dim):
@@ -116,10 +120,12 @@ class HPTStems(nn.Module):
         if context < 1 or tokens < 1 or hidden < 1:
             raise UsageError(f"context, tokens and hidden must be at least 1, got {context}, {tokens} and {hidden}")
         self.cameras, self.context, self.width, self.tokens = tuple(cameras), context, width, tokens
-        self.sizes = {image_key(camera): latent_dim for camera in cameras} | ({STATE: state_dim} if state_dim else {})
+        self.sizes = {image_key(camera): latent_dim for camera in cameras}
+        self.sizes |= {key: size for key, size in ((STATE, state_dim), (INSTRUCTION, text_dim)) if size}
         self._config: dict[str, Any] = {
             **{"cameras": list(cameras), "latent_dim": latent_dim, "state_dim": state_dim, "context": context},
             **{"tokens": tokens, "hidden": hidden, "dropout": dropout},
+            **({"text_dim": text_dim} if text_dim else {}),
         }
         inputs = {IMAGE: latent_dim} if cameras else {}
         inputs |= {PROPRIOCEPTION: state_dim} if state_dim else {}
@@ -129,24 +135,22 @@ class HPTStems(nn.Module):
         for name, size in inputs.items():
             self.register_buffer(f"shift_{name}", torch.zeros(size))
             self.register_buffer(f"scale_{name}", torch.ones(size))
+        if text_dim:
+            self.stems[LANGUAGE] = _Stem(text_dim, width, latents=1, hidden=hidden, dropout=dropout)
 
     def fit(self, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """Take shift and scale of each modality, `image` and `state`: what is seen is (value - shift) / scale.
+        """Take shift and scale of `image` and `state`: what is seen is (value - shift) / scale; of words, all as it is.
 
         Raises:
             UsageError: one is missing or has another size.
         """
-        for name in self.stems:
-            shift, scale = self.get_buffer(f"shift_{name}"), self.get_buffer(f"scale_{name}")
-            if name not in statistics or statistics[name][0].shape != shift.shape:
-                found = "none" if name not in statistics else list(statistics[name][0].shape)
-                raise UsageError(f"statistics of {name}: expected those of {len(shift)} values, got {found}")
-            shift.copy_(statistics[name][0])
-            given = statistics[name][1]
-            scale.copy_(torch.where(given > SMALLEST_STD, given, torch.ones_like(given)))
+        for name in (name for name in self.stems if name != LANGUAGE):
+            take_scale(self.get_buffer(f"shift_{name}"), self.get_buffer(f"scale_{name}"), statistics, name)
 
     def normalize(self, name: str, values: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
         """What the stems see of a key of the data."""
+        if name == INSTRUCTION:
+            return values
         kind = PROPRIOCEPTION if name == STATE else IMAGE
         return (values - self.get_buffer(f"shift_{kind}")) / self.get_buffer(f"scale_{kind}")
 
@@ -161,11 +165,14 @@ class HPTStems(nn.Module):
         """
         parts, kept = [], []
         for name, stem in self.stems.items():
-            keys = [image_key(camera) for camera in self.cameras] if name == IMAGE else [STATE]
+            keys = [image_key(camera) for camera in self.cameras] if name == IMAGE else [KEYS[name]]
             inputs, keep = self._inputs(keys, values, hidden)
+            per_step = keep.shape[1] // hidden[keys[0]].shape[1]
+            if name == LANGUAGE:  # the same at every step
+                inputs, keep = inputs[:, -1:], keep[:, -1:]
             there = keep.any(dim=1)
-            parts.append(stem(inputs, keep | ~there[:, None], _places(keep, keep.shape[1] // hidden[keys[0]].shape[1])))
-            kept.append(there[:, None].expand(-1, self.tokens))
+            parts.append(stem(inputs, keep | ~there[:, None], _places(keep, per_step)))
+            kept.append(there[:, None].expand(-1, parts[-1].shape[1]))
         tokens, keep = torch.cat(parts, dim=1), torch.cat(kept, dim=1)
         return tokens + sines(self.width, tokens.shape[1]).to(tokens), keep
 
@@ -189,6 +196,28 @@ class HPTStems(nn.Module):
     def config(self) -> dict[str, Any]:
         """The arguments that rebuild it, but the trunk's width."""
         return dict(self._config)
+
+
+def take_scale(
+    shift: Tensor, scale: Tensor, statistics: Mapping[str, tuple[Tensor, Tensor]], name: str, *, what: str = ""
+) -> None:
+    """Write a scale into buffers [V]; a value that next to never varies keeps its own.
+
+    Args:
+        shift, scale: the buffers.
+        statistics: by name.
+        name: which.
+        what: the statistics are of it, for errors.
+
+    Raises:
+        UsageError: it is missing or has another size.
+    """
+    if name not in statistics or statistics[name][0].shape != shift.shape:
+        found = "none" if name not in statistics else list(statistics[name][0].shape)
+        raise UsageError(f"statistics of {what}{name}: expected those of {len(shift)} values, got {found}")
+    shift.copy_(statistics[name][0])
+    given = statistics[name][1]
+    scale.copy_(torch.where(given > SMALLEST_STD, given, torch.ones_like(given)))
 
 
 class _Stem(nn.Module):

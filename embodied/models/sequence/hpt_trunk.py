@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from embodied.core.errors import UsageError, UserError, unknown_name
-from embodied.models.block import drop_branches, initialize
+from embodied.models.block import initialize
+from embodied.models.sequence.packing import Packing, pack_sequences
 
 Size = Literal["s", "b", "l", "xl"]
 SIZES: dict[str, tuple[int, int]] = {"s": (16, 128), "b": (16, 256), "l": (16, 512), "xl": (32, 768)}  # depth, width
@@ -59,9 +60,21 @@ class HPTTrunk(nn.Module):
         self, tokens: Float[Tensor, "B L D"], *, keep_mask: Bool[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B L D"]:
         """The tokens after all blocks; `keep_mask` True = the token may be looked at, None: all may."""
+        mask = None if keep_mask is None else keep_mask[:, None, None]  # (B, 1, 1, L)
         for block in self.blocks:
-            tokens = block(tokens, keep_mask)
+            tokens = block(tokens, mask)
         return tokens
+
+    def packed(self, tokens: Float[Tensor, "B L D"], keep_mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """What `forward` makes of the tokens that are there, in rows that hold several sequences; zeros elsewhere.
+
+        Drop-path draws for every sequence, not for every row: it is the same in training, too.
+        """
+        packing = pack_sequences(keep_mask)
+        rows, mask = packing.pack(tokens), packing.mask()
+        for block in self.blocks:
+            rows = block(rows, mask, packing)
+        return packing.unpack(rows)
 
     def config(self) -> dict[str, int | float | None]:
         """The arguments that rebuild it."""
@@ -129,13 +142,20 @@ class _Block(nn.Module):
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
         self.norm_2 = nn.LayerNorm(width, eps=1e-6)
 
-    def forward(self, tokens: Tensor, keep_mask: Tensor | None) -> Tensor:
-        tokens = tokens + self._branch(self.attn(self.norm_1(tokens), keep_mask))
+    def forward(self, tokens: Tensor, mask: Tensor | None, packing: Packing | None = None) -> Tensor:
+        tokens = tokens + self._branch(self.attn(self.norm_1(tokens), mask), packing)
         hidden = F.gelu(self.mlp["fc1"](self.norm_2(tokens)))
-        return tokens + self._branch(self.mlp["fc2"](hidden))
+        return tokens + self._branch(self.mlp["fc2"](hidden), packing)
 
-    def _branch(self, values: Tensor) -> Tensor:
-        return drop_branches(values, self.drop_path) if self.training and self.drop_path > 0 else values
+    def _branch(self, values: Tensor, packing: Packing | None) -> Tensor:
+        """Drop the branch of a sequence with probability `drop_path`, as `models.block.drop_branches` does."""
+        if not (self.training and self.drop_path > 0):
+            return values
+        count = values.shape[0] if packing is None else packing.sequences[0]
+        keep = values.new_empty(count, 1, 1).bernoulli_(1 - self.drop_path)
+        if packing is not None:
+            keep = keep[packing.owner, 0]  # (R, C, 1); where nothing is, the last sequence's
+        return values * keep / (1 - self.drop_path)
 
 
 class _Attention(nn.Module):
@@ -150,14 +170,14 @@ class _Attention(nn.Module):
         nn.init.xavier_normal_(self.bias_k)
         nn.init.xavier_normal_(self.bias_v)
 
-    def forward(self, tokens: Float[Tensor, "B L D"], keep_mask: Bool[Tensor, "B L"] | None) -> Float[Tensor, "B L D"]:
+    def forward(self, tokens: Float[Tensor, "B L D"], mask: Bool[Tensor, "B 1 _ L"] | None) -> Float[Tensor, "B L D"]:
+        """`mask` True = the row (or all rows) may look at the column; all may look at what is learned."""
         batch = tokens.shape[0]
         query, key, value = self.in_proj(tokens).chunk(3, dim=-1)
         key = torch.cat([key, self.bias_k.to(key.dtype).expand(batch, -1, -1)], dim=1)  # (B, L + 1, D)
         value = torch.cat([value, self.bias_v.to(value.dtype).expand(batch, -1, -1)], dim=1)
-        mask = None
-        if keep_mask is not None:
-            mask = F.pad(keep_mask, (0, 1), value=True)[:, None, None]  # (B, 1, 1, L + 1)
+        if mask is not None:
+            mask = F.pad(mask, (0, 1), value=True)  # (B, 1, 1 or L, L + 1)
         heads = [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value)]  # (B, H, _, E)
         attended = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=mask)
         return self.out_proj(attended.transpose(1, 2).flatten(2))

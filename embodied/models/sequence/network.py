@@ -1,6 +1,6 @@
 """What policies and encoders ask of a network that reads windows, whoever's it is.
 
-Legend: B batch, T steps, V values, D width.
+Legend: B batch, T steps, N tokens of a step, V values, D width.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ class SequenceNetwork(nn.Module, ABC):
         """The feature of the last step, [B, 1, D]; arguments as of `forward`."""
         found: Mapping[str, Tensor] = self(values, hidden)
         return found[ACTION][:, -1:]
+
+    def present_tokens(self, values: Mapping[str, Tensor], hidden: Mapping[str, Tensor]) -> Tensor:
+        """What the feature of the last step is made of, [B, N, D]; by default it alone."""
+        return self.present(values, hidden)
 
     @abstractmethod
     def config(self) -> dict[str, Any]:

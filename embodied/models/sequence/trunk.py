@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from embodied.core.errors import UsageError
 from embodied.models.block import Block, initialize
+from embodied.models.sequence.packing import pack_sequences
 
 
 class Trunk(nn.Module):
@@ -51,3 +52,25 @@ class Trunk(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, mask=mask)
         return self.norm(tokens)
+
+    def packed(
+        self,
+        tokens: Float[Tensor, "S L D"],
+        keep: Bool[Tensor, "S L"],
+        *,
+        within: Bool[Tensor, "L L"] | None = None,
+        capacity: int | None = None,
+    ) -> Float[Tensor, "S L D"]:
+        """What `forward` makes of sequences of several lengths, computed in rows that hold several of them.
+
+        The tokens that are there come out as if each sequence were alone; others are zeros. Worth it where many are not
+        there. With drop-path, training drops whole rows in place of sequences.
+
+        Args:
+            tokens: S sequences, already with their positions.
+            keep: True = a token is there.
+            within: what a token may look at in its sequence, see `attention_rules.mask_from_groups`; None: everything.
+            capacity: places of a row; None: as many as the longest sequence has tokens.
+        """
+        packing = pack_sequences(keep, capacity=capacity)
+        return packing.unpack(self(packing.pack(tokens), mask=packing.mask(within)))

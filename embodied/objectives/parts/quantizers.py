@@ -1,21 +1,18 @@
-"""Vectors to codes and back. Legend: B batch, N tokens, C code width, V codes."""
+"""Codebooks that learn, and how many of their codes are used. Legend: B batch, N tokens, C code width, V codes."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from embodied.core.errors import UsageError
+from embodied.models.codebooks import Codebook
 from embodied.objectives.parts.distributed import from_first_process, sum_over_processes
 
 
-class VectorQuantizer(nn.Module):
-    """The nearest of V learned vectors (van den Oord et al. 2017, https://arxiv.org/abs/1711.00937).
+class VectorQuantizer(Codebook):
+    """The nearest of V vectors, which are learned (van den Oord et al. 2017, https://arxiv.org/abs/1711.00937).
 
     Codes are moved by the exponential average of the vectors that chose them (its Appendix A), or by a loss of their
     own; a code that next to nobody chooses is replaced by a vector of the present batch. All of that happens in
@@ -40,24 +37,21 @@ class VectorQuantizer(nn.Module):
         restart_below: float = 0.03,
         unit: bool = True,
     ) -> None:
-        super().__init__()
-        if codes < 2 or width < 1:
-            raise UsageError(f"codes must be at least 2 and code_width at least 1, got {codes} and {width}")
+        super().__init__(codes=codes, width=width, unit=unit)
         if average is not None and not 0 < average < 1:
             raise UsageError(f"average must be in (0, 1) or null, got {average}")
-        self.vocabulary, self.width, self.average, self.unit = codes, width, average, unit
-        self.commitment, self.restart_below = commitment, restart_below
-        start = F.normalize(torch.randn(codes, width), dim=1)
-        self.book = nn.Parameter(start, requires_grad=average is None)
+        self.average, self.commitment, self.restart_below = average, commitment, restart_below
+        self.book.requires_grad_(average is None)
         self.share: Tensor
         self.sums: Tensor
         self.register_buffer("share", torch.full((codes,), 1 / codes))  # moving average of each code's share
-        self.register_buffer("sums", start / codes)  # moving average of the sum of its vectors, per vector
+        # Moving average of the sum of its vectors, per vector.
+        self.register_buffer("sums", self.book.detach() / codes)
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def forward(self, vectors: Float[Tensor, "B N C"]) -> tuple[Tensor, Int[Tensor, " *any"], Float[Tensor, ""]]:
         """Quantised vectors with the gradient of the given ones (straight through), codes, and loss."""
-        vectors = self._scaled(vectors.float())
+        vectors = self.scaled(vectors.float())
         codes = self.nearest(vectors)
         chosen = self.lookup(codes)
         loss = self.commitment * (vectors - chosen.detach()).pow(2).mean()
@@ -69,15 +63,6 @@ class VectorQuantizer(nn.Module):
             sums = torch.zeros_like(self.sums).index_add_(0, codes.flatten(), flat)
             self._pending.append((counts, sums, flat))
         return vectors + (chosen - vectors).detach(), codes, loss
-
-    def nearest(self, vectors: Float[Tensor, "... C"]) -> Int[Tensor, " *any"]:
-        """The code of each vector; of several equally near ones the first."""
-        vectors, book = self._scaled(vectors.float()), self._scaled(self.book.float())
-        return (book.pow(2).sum(1) - 2 * vectors @ book.T).argmin(dim=-1)
-
-    def lookup(self, codes: Int[Tensor, " *any"]) -> Float[Tensor, "... C"]:
-        """The vector of each code."""
-        return self._scaled(F.embedding(codes, self.book))
 
     @torch.no_grad()
     def update(self) -> None:
@@ -104,58 +89,6 @@ class VectorQuantizer(nn.Module):
         self.book[dead] = chosen
         self.share[dead] = 1 / self.vocabulary  # a fresh start: it has the time of an average code to prove itself
         self.sums[dead] = chosen / self.vocabulary
-
-    def _scaled(self, vectors: Tensor) -> Tensor:
-        return F.normalize(vectors, dim=-1) if self.unit else vectors
-
-
-class FSQ(nn.Module):
-    """Finite scalar quantisation: each coordinate is bounded and rounded (Mentzer et al. 2024, arXiv 2309.15505).
-
-    No codebook to learn and none to collapse; V is the product of the levels.
-
-    Args:
-        levels: values per coordinate, each at least 2; C is their number. The paper's 240 codes: (8, 6, 5).
-    """
-
-    def __init__(self, *, levels: Sequence[int] = (8, 6, 5)) -> None:
-        super().__init__()
-        if not levels or min(levels) < 2:
-            raise UsageError(f"levels must be whole numbers of at least 2, got {list(levels)}")
-        self.width, self.vocabulary = len(levels), math.prod(levels)
-        sizes = torch.tensor([int(level) for level in levels])
-        self.levels: Tensor
-        self.basis: Tensor
-        self.register_buffer("levels", sizes, persistent=False)
-        basis = torch.cat([torch.ones(1, dtype=sizes.dtype), sizes.cumprod(0)[:-1]])
-        self.register_buffer("basis", basis, persistent=False)
-
-    def forward(self, vectors: Float[Tensor, "B N C"]) -> tuple[Tensor, Int[Tensor, " *any"], Float[Tensor, ""]]:
-        """Quantised vectors in [-1, 1] with a straight-through gradient, codes, and a loss of 0."""
-        bounded = self._bound(vectors.float())
-        rounded = bounded + (bounded.round() - bounded).detach()
-        return rounded / (self.levels // 2), self._codes(rounded.detach()), vectors.new_zeros((), dtype=torch.float32)
-
-    def nearest(self, vectors: Float[Tensor, "... C"]) -> Int[Tensor, " *any"]:
-        """The code of each vector."""
-        return self._codes(self._bound(vectors.float()).round())
-
-    def lookup(self, codes: Int[Tensor, " *any"]) -> Float[Tensor, "... C"]:
-        """The vector of each code."""
-        half = self.levels // 2
-        return (codes[..., None] // self.basis % self.levels - half) / half
-
-    def update(self) -> None:
-        """Nothing moves."""
-
-    def _bound(self, vectors: Tensor) -> Tensor:
-        """Coordinates so that rounding gives exactly `levels` values (Sec. 3, their `bound`)."""
-        half = (self.levels - 1) * (1 + 1e-3) / 2
-        offset = 0.5 * (self.levels % 2 == 0)
-        return (vectors + (offset / half).atanh()).tanh() * half - offset
-
-    def _codes(self, rounded: Tensor) -> Tensor:
-        return ((rounded + self.levels // 2).long() * self.basis).sum(dim=-1)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,21 @@ from embodied.core.errors import UserError
 from embodied.encoders.artifact import build_encoder
 from embodied.encoders.vit import ViTEncoder
 from embodied.models.block import initialize
-from embodied.objectives.parts.quantizers import FSQ, VectorQuantizer
+from embodied.models.codebooks import FSQ, Codebook, make_codebook
 
 FILE = "tokenizer.safetensors"
+DECODER = "decoder."  # of the weights of a `FrameTokenizer`, which are not wanted here
 
 
 class Tokenizer(nn.Module):
-    """A ViT, a linear layer and a quantiser; `objective=vq` trains one.
+    """A ViT, a linear layer and a codebook: the half of a `FrameTokenizer` that reads preprocessed images.
 
     Args:
         encoder: the ViT.
         quantizer: what turns its tokens into codes.
     """
 
-    def __init__(self, encoder: ViTEncoder, quantizer: VectorQuantizer | FSQ) -> None:
+    def __init__(self, encoder: ViTEncoder, quantizer: Codebook | FSQ) -> None:
         super().__init__()
         self.encoder, self.quantizer = encoder, quantizer
         self.project = nn.Linear(encoder.width, quantizer.width)
@@ -48,14 +50,6 @@ class Tokenizer(nn.Module):
         """The code of every patch of preprocessed images."""
         return self.quantizer.nearest(self.vectors(images))
 
-    def config(self) -> dict[str, Any]:
-        """JSON-able: what rebuilds the tokenizer."""
-        quantizer = self.quantizer
-        if isinstance(quantizer, FSQ):
-            return {"encoder": self.encoder.config(), "levels": quantizer.levels.tolist()}
-        book = {"codes": quantizer.vocabulary, "width": quantizer.width, "unit": quantizer.unit}
-        return {"encoder": self.encoder.config(), "book": book}
-
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """The frozen tokenizer of a run folder of `embodied pretrain objective=vq`, or of its `tokenizer.safetensors`.
@@ -72,10 +66,17 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         raise UserError(f"{path} is a checkpoint, but not of a tokenizer")
     encoder = build_encoder(config["encoder"])
     assert isinstance(encoder, ViTEncoder), type(encoder)
-    quantizer = FSQ(levels=config["levels"]) if "levels" in config else VectorQuantizer(**config["book"])
-    tokenizer = Tokenizer(encoder, quantizer)
+    tokenizer = Tokenizer(encoder, make_codebook(_codebook(config)))
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in ("quantizer.share", "quantizer.sums")}
     try:
         tokenizer.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{path} does not fit its own description: {str(error).splitlines()[-1].strip()}") from error
     return tokenizer.requires_grad_(False).eval()
+
+
+def _codebook(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the codebook; files of earlier versions have its settings, and its averages, under other names."""
+    if "quantizer" in config:
+        return dict(config["quantizer"])
+    return {"levels": config["levels"]} if "levels" in config else dict(config["book"])

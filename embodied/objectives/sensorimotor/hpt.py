@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from embodied.core.errors import UsageError, unknown_name
-from embodied.core.protocols import ACTION, PAD_SUFFIX, STATE, ActionHead, image_key
-from embodied.models.sequence.hpt import HPTNetwork, HPTStems, pool_kept
+from embodied.core.protocols import ACTION, INSTRUCTION, PAD_SUFFIX, STATE, ActionHead, image_key
+from embodied.models.sequence.hpt import HPTNetwork, HPTStems, pool_kept, take_scale
 from embodied.models.sequence.hpt_trunk import HPTTrunk
-from embodied.models.sequence.sensorimotor import SMALLEST_STD
 
 IMAGES, DATASET = "images", "dataset"
+PACK_BELOW = 0.75  # share of the trunk's tokens that are there
 
 
 class Embodiments(nn.Module):
@@ -121,12 +121,7 @@ class HPT(nn.Module):
         """
         for name in self.heads:
             shift, scale = self.get_buffer(f"action_shift_{name}"), self.get_buffer(f"action_scale_{name}")
-            if name not in statistics or statistics[name][0].shape != shift.shape:
-                found = "none" if name not in statistics else list(statistics[name][0].shape)
-                raise UsageError(f"statistics of actions of {name}: expected those of {len(shift)} values, got {found}")
-            shift.copy_(statistics[name][0])
-            given = statistics[name][1]
-            scale.copy_(torch.where(given > SMALLEST_STD, given, torch.ones_like(given)))
+            take_scale(shift, scale, statistics, name, what="actions of ")
 
     def forward(
         self, batch: Mapping[str, Tensor], generator: torch.Generator
@@ -168,7 +163,15 @@ class HPT(nn.Module):
         order = torch.cat([rows for rows, _, _ in made]).argsort()
         tokens = torch.cat([F.pad(part, (0, 0, 0, length - part.shape[1])) for _, part, _ in made])[order]
         keep = torch.cat([F.pad(part, (0, length - part.shape[1])) for _, _, part in made])[order]
-        return pool_kept(self.encoder.trunk(tokens, keep_mask=keep), keep)
+        return pool_kept(self._through_trunk(tokens, keep), keep)
+
+    def _through_trunk(self, tokens: Float[Tensor, "B L D"], keep: Bool[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """Packed where embodiments lack so many modalities that it saves time; the tokens that are there are equal."""
+        trunk = self.encoder.trunk
+        if float(keep.float().mean()) < PACK_BELOW:
+            return trunk.packed(tokens, keep)
+        found: Tensor = trunk(tokens, keep_mask=keep)
+        return found
 
     def _cut(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """What is not there or not seen of proprioception [B, T] and of frames [B, T, K], True = away."""
@@ -192,6 +195,9 @@ class HPT(nn.Module):
         if size := stems.sizes.get(STATE, 0):
             values[STATE] = stems.normalize(STATE, batch[STATE][rows, :, :size])
             hidden[STATE] = state_away[rows]
+        if INSTRUCTION in stems.sizes:
+            values[INSTRUCTION] = batch[INSTRUCTION][rows][:, None]
+            hidden[INSTRUCTION] = batch[INSTRUCTION + PAD_SUFFIX][rows][:, None]
         tokens: Tensor
         tokens, keep = stems(values, hidden)
         return tokens, keep

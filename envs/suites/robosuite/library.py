@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from embodied.core.errors import MissingExtraError
 from embodied.envs.suites.robosuite.tasks import Task
 
@@ -46,6 +48,8 @@ def make_library_environment(task: str, found: Task, robot: str, controller: str
         MissingExtraError: robosuite is not installed.
     """
     robosuite = import_robosuite()
+    if task == "TwoArmHandover":
+        _mend_handover()
     arm = robosuite.load_part_controller_config(default_controller=controller)
     if robomimic:
         arm["input_ref_frame"] = "world"
@@ -69,6 +73,22 @@ def make_library_environment(task: str, found: Task, robot: str, controller: str
     environment._observables = {}
     environment.nut_id_to_sensors = environment.object_id_to_sensors = {}
     return environment
+
+
+def _mend_handover() -> None:
+    """Make the library's TwoArmHandover know the angle of every hammer, in this process; other angles stay as they are.
+
+    It takes the arccosine of a cosine that is rounded to single precision: beyond -1 for some hammers whose head hangs
+    straight down. Heights are nan then, the reward is that of a hammer on the table, and there is no success.
+    """
+    from robosuite.environments.manipulation.two_arm_handover import TwoArmHandover
+    from robosuite.utils.transform_utils import quat2mat
+
+    def hammer_angle(environment: Any) -> float:
+        upwards = quat2mat(environment._hammer_quat)[2, 2]
+        return float(np.pi / 2 - np.arccos(np.clip(upwards, -1.0, 1.0)))
+
+    TwoArmHandover._hammer_angle = property(hammer_angle)
 
 
 @contextmanager

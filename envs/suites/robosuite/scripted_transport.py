@@ -68,7 +68,7 @@ def _lay(arm: Scene) -> Steps:
     """Bring the hammer over the target bin, as it is held, and down into it."""
     rotation, lag = arm.hand_rotation, arm.hand - arm.position(_HAMMER)
     target = arm.position(_BINS["target"])
-    for height, within in ((2 * _OVER, 0.04), (_LAID, 0.02)):
+    for height, within, steps in ((2 * _OVER, 0.04, 150), (_LAID, 0.02, 40)):  # the palm may meet the wall before
         goal = above(target + lag, height)
-        yield from move(arm, lambda: (goal, rotation), CLOSED, within=within, turned=0.3, steps=150, pace=_PACE)  # noqa: B023
+        yield from move(arm, lambda: (goal, rotation), CLOSED, within=within, turned=0.3, steps=steps, pace=_PACE)  # noqa: B023
     return (yield from hold(arm, rotation, OPEN, 10))

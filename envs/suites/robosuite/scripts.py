@@ -10,6 +10,7 @@ from embodied.envs.suites.robosuite.scripted_blocks import lift, stack
 from embodied.envs.suites.robosuite.scripted_door import open_door
 from embodied.envs.suites.robosuite.scripted_groceries import place_groceries, place_grocery
 from embodied.envs.suites.robosuite.scripted_handover import hand_over
+from embodied.envs.suites.robosuite.scripted_hang import hang_tool
 from embodied.envs.suites.robosuite.scripted_nuts import thread_nut, thread_nuts
 from embodied.envs.suites.robosuite.scripted_pair import insert_peg, lift_pot
 from embodied.envs.suites.robosuite.scripted_transport import transport
@@ -27,6 +28,7 @@ SCRIPTS: dict[str, Callable[..., Steps]] = {
     "NutAssemblySquare": thread_nut("SquareNut"),
     "NutAssemblyRound": thread_nut("RoundNut"),
     "Wipe": wipe,
+    "ToolHang": hang_tool,
     "TwoArmLift": lift_pot,
     "TwoArmPegInHole": insert_peg,
     "TwoArmHandover": hand_over,

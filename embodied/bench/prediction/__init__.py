@@ -1,0 +1,1 @@
+"""How good the frames are that a video model predicts."""

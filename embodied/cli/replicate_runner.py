@@ -1,0 +1,196 @@
+"""What a worker of `embodied replicate` does: collect a store, pre-train and publish what came of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from embodied.bench.replicate_jobs import (
+    RECORDS,
+    REFERENCE,
+    RUNS,
+    Job,
+    JobRecord,
+    Pretraining,
+    export_path,
+    run_path,
+    save_record,
+)
+from embodied.bench.work_list import Item
+from embodied.cli.bench_plan import override_text
+from embodied.cli.config import compose_config
+from embodied.core.files import atomic_path, hash_json, write_json, write_text
+from embodied.core.reporting import SilentReporter
+from embodied.core.run_folder import Stopwatch, read_metrics
+
+STORE, PRETRAIN = "store", "pretrain"  # first parts of the items' keys
+GROUPS = ("env", "objective")  # settings that choose an option of a configuration group
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobPlace:
+    """Where jobs run: `devices` of the workers in turns, simulator `processes` and `threads` of each."""
+
+    devices: Sequence[str]
+    processes: int
+    threads: int
+    cache: str | None
+    cache_gb: float | None
+
+
+@dataclass(frozen=True)
+class MakeJobRunner:
+    """Implements `MakeRunner`."""
+
+    folder: Path
+    pretraining: Pretraining
+    place: JobPlace
+
+    def __call__(self, worker: int) -> JobRunner:
+        import torch
+
+        torch.set_num_threads(self.place.threads)
+        device = self.place.devices[worker % len(self.place.devices)]
+        if device.startswith("cuda"):  # without its number in the settings: another worker may go on with a job
+            torch.cuda.set_device(device)
+            device = "cuda"
+        return JobRunner(self.folder, self.pretraining, self.place, device=device)
+
+
+class JobRunner:
+    """Implements `Runner`: collects stores and pre-trains.
+
+    Args:
+        folder: of the replication.
+        pretraining: the stores and jobs.
+        place: where.
+        device: of this worker.
+    """
+
+    def __init__(self, folder: Path, pretraining: Pretraining, place: JobPlace, *, device: str) -> None:
+        self._folder, self._pretraining, self._place, self._device = folder, pretraining, place, device
+
+    def __call__(self, item: Item) -> None:
+        kind, _, name = item.key.partition("/")
+        if kind == STORE:
+            self._store(name)
+        else:
+            self._pretrain(self._pretraining.job(name))
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _store(self, name: str) -> Path:
+        """The store of a name, collected if need be."""
+        settings = self._pretraining.stores[name]
+        record = store_record(self._folder, name)
+        found = stored_at(record, settings)
+        if found is None:
+            found = self._collect(settings)
+            write_json(record, {"settings": hash_json(dict(settings)), "path": str(found)})
+        return found
+
+    def _collect(self, settings: Mapping[str, Any]) -> Path:
+        from embodied.bench.collection import collect_into
+        from embodied.cli.settings import collect_options, env_options, store_path
+
+        config = compose_config("collect", [*overrides_of(settings), *self._cache()[:1]])
+        path = store_path(config, int(config.episodes))
+        collect_into(
+            path,
+            env_options(config),
+            collect_options(config),
+            episodes=int(config.episodes),
+            workers=self._place.processes,
+            reporter=SilentReporter(),
+            wait=True,
+        )
+        return path
+
+    def _pretrain(self, job: Job) -> None:
+        """Run a job or go on with it, then publish its encoders and its record."""
+        from embodied.cli.pretrain import pretrain_once
+
+        run, watch = run_path(self._folder, job), Stopwatch()
+        if not (run / "phases" / "run.json").is_file():  # ended before it had begun
+            shutil.rmtree(run, ignore_errors=True)
+        settings = {**self._resolved(job), "data": self._data(job), "seed": job.seed, "run": str(run)}
+        arguments = [*overrides_of(settings), f"device={self._device}", "resume=true", *self._cache()]
+        config = compose_config("pretrain", arguments)
+        log = self._folder / RUNS / f"{job.key}.log"
+        with open(log, "a", encoding="utf-8") as told, redirect_stdout(told):
+            pretrain_once(config, arguments)
+        for name, inner in job.exports.items():
+            with atomic_path(export_path(self._folder, name)) as temporary:
+                shutil.copytree(run / inner, temporary)
+        record = JobRecord(
+            key=job.key,
+            identity=self._pretraining.identity(job),
+            metrics=last_metrics(run / "metrics.jsonl"),
+            seconds=round(watch.seconds, 1),
+        )
+        save_record(self._folder, record)
+
+    def _resolved(self, job: Job) -> dict[str, Any]:
+        """The settings, with the run folder of the job that they name in its place."""
+        before = self._pretraining.before(job)
+        if before is None:
+            return dict(job.settings)
+        prefix, run = f"{REFERENCE}{before.name}", str(run_path(self._folder, before))
+        return {
+            name: run + value.removeprefix(prefix) if isinstance(value, str) and value.startswith(prefix) else value
+            for name, value in job.settings.items()
+        }
+
+    def _data(self, job: Job) -> Any:
+        """The stores' folders, or the file of a manifest of them."""
+        paths = {name: str(self._store(name).absolute()) for name in job.stores}
+        if all(isinstance(each, str) for each in job.data):
+            return list(paths.values())
+        entries = []
+        for each in job.data:
+            entry = {"store": each} if isinstance(each, str) else dict(each)
+            name = str(entry.pop("store"))
+            entries.append({"name": name, **entry, "path": paths[name]})
+        manifest = self._folder / RUNS / f"{job.key}.yaml"
+        write_text(manifest, yaml.safe_dump({"datasets": entries}, sort_keys=False))
+        return str(manifest.absolute())
+
+    def _cache(self) -> list[str]:
+        """Settings of the caches, that of the folder first."""
+        return [f"cache={override_text(self._place.cache)}", f"cache_gb={override_text(self._place.cache_gb)}"]
+
+
+def overrides_of(settings: Mapping[str, Any]) -> list[str]:
+    """Settings of a preset as those of a command."""
+    return [f"{name}={value if name in GROUPS else override_text(value)}" for name, value in settings.items()]
+
+
+def store_record(folder: Path, name: str) -> Path:
+    """The file that says where a store lies."""
+    return folder / RECORDS / "stores" / f"{name}.json"
+
+
+def stored_at(record: Path, settings: Mapping[str, Any]) -> Path | None:
+    """The store that a record is of, None where it is gone or another one is asked for."""
+    if not record.is_file():
+        return None
+    found = json.loads(record.read_text(encoding="utf-8"))
+    path = Path(found["path"])
+    return path if found["settings"] == hash_json(dict(settings)) and path.is_dir() else None
+
+
+def last_metrics(path: Path) -> dict[str, float]:
+    """The last value of every metric of a run."""
+    found: dict[str, float] = {}
+    for record in read_metrics(path):
+        found |= {name: float(value) for name, value in record.items() if isinstance(value, int | float)}
+    return {name: value for name, value in found.items() if math.isfinite(value)}

@@ -1,0 +1,1 @@
+"""Methods that learn by predicting the frames of videos."""

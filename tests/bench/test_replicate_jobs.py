@@ -1,0 +1,218 @@
+"""What replications pre-train: presets with stores, jobs, sizes and curves, read, checked, measured and shown."""
+
+import json
+
+import numpy as np
+import pytest
+from bench_results import result
+
+from embodied.bench.replicate import changed, check_replication, load_replication, read_replication
+from embodied.bench.replicate_curves import measure, read_curve
+from embodied.bench.replicate_jobs import (
+    JobRecord,
+    export_path,
+    load_records,
+    read_pretraining,
+    save_record,
+)
+from embodied.bench.replicate_report import verdict_table, write_replication
+from embodied.bench.replicate_verdicts import OPPOSITE, SAME, UNDECIDED, UNTESTED, judge, judge_curves
+from embodied.core.errors import UsageError, UserError
+
+JOBS = {
+    "stores": {"demos": {"task": "hammer-v3", "episodes": 3}, "more": {"task": "assembly-v3", "episodes": 3}},
+    "data": ["demos"],
+    "settings": {"objective": "rpt", "train.steps": 10},
+    "jobs": {
+        "token": {},
+        "long": {"settings": {"train.steps": 99}, "data": ["demos", "more"], "exports": {}, "seeds": 2},
+        "next": {
+            "settings": {"sequence.trunk": "job:long/trunk.safetensors"},
+            "exports": {"a": "encoders/a"},
+            "seeds": 2,
+        },
+    },
+}
+PRESET = {
+    **{"paper": "A paper", "url": "https://arxiv.org/abs/1", "theirs": "theirs", "ours": "ours"},
+    "pretraining": JOBS,
+    "claims": [{"claim": "It helps.", "theirs": "yes", "better": "token/tuned", "than": "token/fresh"}],
+    "curves": [
+        {"name": "steps", "claim": "More is lower.", "theirs": "yes", "metric": "holdout_loss", "axis": "steps",
+         "points": {"long": 1, "next": 4}},
+    ],
+    "suite": {
+        **{"description": "small", "seeds": 2, "demos": [2], "tasks": [{"env": "metaworld", "task": "hammer-v3"}]},
+        "controllers": {"tuned": {"policy.tune": "full"}, "fresh": {}, "mlp": {}},
+        "encoders": {"token": ["tuned", "fresh"]},
+        "baselines": {"state": ["mlp"], "proprioception": [], "pixels": [], "random": [], "scratch": []},
+    },
+    "sizes": {"tiny": {"pretraining": {"settings": {"train.steps": 1}, "jobs": {"next": {"seeds": 3}}}, "curves": []}},
+}  # fmt: skip
+
+
+def preset(tmp_path, **changes):
+    return read_replication(changed(PRESET, changes), name="mine", root=tmp_path)
+
+
+def records(values):
+    """Of the seeds of each job."""
+    return {
+        f"{name}-{seed}": JobRecord(key=f"{name}-{seed}", identity="", metrics={"holdout_loss": value}, seconds=1.0)
+        for name, seeds in values.items()
+        for seed, value in enumerate(seeds)
+    }
+
+
+@pytest.mark.parametrize("name", ["rpt", "hpt"])
+@pytest.mark.parametrize("size", [None, "tiny"])
+def test_presets_that_come_with_the_package_make_sense(name, size):
+    replication = load_replication(name, size=size)
+    check_replication(replication)
+    assert replication.url.startswith("https://arxiv.org/abs/")
+    assert {"state", "proprioception"} <= set(replication.suite.baselines)
+    exported = {str(export_path(replication.folder, each)) for each in replication.pretraining.exports()}
+    assert exported == {
+        each for suite in replication.suites for each in suite.baselines if each.startswith("/")
+    }  # what is pre-trained is benched
+    for curve in replication.curves:
+        seeds = {len([job for job in replication.pretraining.jobs if job.name == point]) for point in curve.points}
+        assert len(seeds) == 1 and seeds.pop() >= 2
+
+
+def test_jobs_are_one_per_seed_and_export_the_first(tmp_path):
+    made = read_pretraining(JOBS, where="mine")
+    assert [job.key for job in made.jobs] == ["token", "long-0", "long-1", "next-0", "next-1"]
+    assert made.job("token").settings == {"objective": "rpt", "train.steps": 10}
+    assert made.job("long-1").stores == ["demos", "more"] and made.job("long-1").settings["train.steps"] == 99
+    assert made.exports() == ["token", "a"]
+    assert made.job("next-1").exports == {}
+    assert made.before(made.job("next-1")) == made.job("long-1")  # the one of its seed
+    assert made.before(made.job("token")) is None
+
+
+def test_an_identity_is_that_of_all_that_decides():
+    def identities(**changes):
+        made = read_pretraining(changed(JOBS, changes), where="mine")
+        return {job.key: made.identity(job) for job in made.jobs}
+
+    plain = identities()
+    assert len(set(plain.values())) == 5
+    longer = identities(jobs={"long": {"settings": {"train.steps": 100}}})
+    assert [key for key in plain if plain[key] != longer[key]] == ["long-0", "long-1", "next-0", "next-1"]
+    other = identities(stores={"more": {"episodes": 4}})
+    assert [key for key in plain if plain[key] != other[key]] == ["long-0", "long-1", "next-0", "next-1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": ["demoz"]}, "did you mean demos"),
+        ({"data": []}, "must be a list of stores"),
+        ({"data": [{"embodiment": "a"}]}, "groups with a store"),
+        ({"settings": {"objective": None}}, "objective is missing"),
+        ({"jobs": {"token": {"seeds": 0}}}, "at least 1"),
+        ({"jobs": {"token": {"datas": ["demos"]}}}, "did you mean data"),
+        ({"jobs": {"token": {"settings": {"sequence.trunk": "job:lng/x"}}}}, "did you mean long"),
+        ({"jobs": {"token": {"settings": {"a": "job:long/x", "b": "job:next/x"}}}}, "one is the most"),
+        ({"jobs": {"long": {"exports": {"token": "encoder"}}}}, "two jobs export token"),
+        ({"store": {}}, "did you mean stores"),
+    ],
+)
+def test_mistakes_in_jobs(changes, message):
+    with pytest.raises(UsageError, match=message):
+        read_pretraining(changed(JOBS, changes), where="mine")
+
+
+def test_a_pretrained_encoder_is_benched_under_its_controllers_and_named_in_claims(tmp_path):
+    replication = preset(tmp_path)
+    check_replication(replication)
+    path = str(tmp_path / "mine" / "pretrained" / "token")
+    assert replication.suite.baselines[path] == ("tuned", "fresh")
+    assert replication.encoders == []
+    assert replication.contender("token/tuned").encoder == path
+    with pytest.raises(UsageError, match="did you mean token"):
+        preset(tmp_path, suite={"encoders": {"tokens": ["tuned"]}})
+    with pytest.raises(UsageError, match="did you mean token"):
+        check_replication(preset(tmp_path, claims=[{**PRESET["claims"][0], "better": "tokn/tuned"}]))
+    with pytest.raises(UsageError, match="did you mean long"):
+        check_replication(preset(tmp_path, curves=[{**PRESET["curves"][0], "points": {"lng": 1, "next": 2}}]))
+
+
+def test_a_size_changes_what_it_names(tmp_path):
+    made = read_replication(PRESET, name="mine", size="tiny", root=tmp_path)
+    assert (made.name, made.folder, made.curves) == ("mine-tiny", tmp_path / "mine-tiny", [])
+    assert made.pretraining.job("token").settings == {"objective": "rpt", "train.steps": 1}
+    assert [job.key for job in made.pretraining.jobs][-3:] == ["next-0", "next-1", "next-2"]
+    assert changed({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": None}, "d": [4]}) == {"a": {"c": 2}, "d": [4]}
+
+
+def test_records_are_of_these_settings_or_refused(tmp_path):
+    made = read_pretraining(JOBS, where="mine")
+    job = made.job("long-1")
+    record = JobRecord(key=job.key, identity=made.identity(job), metrics={"loss": 0.5}, seconds=2.0)
+    save_record(tmp_path, record)
+    assert load_records(tmp_path, made) == {"long-1": record}
+    other = read_pretraining(changed(JOBS, {"settings": {"train.clip": 2.0}}), where="mine")
+    with pytest.raises(UserError, match="choose another root="):
+        load_records(tmp_path, other)
+    (tmp_path / "pretraining" / "records" / "long-1.json").write_text("{")
+    with pytest.raises(UserError, match="is no record"):
+        load_records(tmp_path, made)
+
+
+def test_a_slope_is_that_of_least_squares_and_its_interval_students(tmp_path):
+    replication = preset(tmp_path)
+    curve, made = replication.curves[0], replication.pretraining
+    found = measure(curve, records({"long": [1.0, 1.2], "next": [0.6, 0.7]}), made)
+    slopes = np.array([-0.2, -0.25])  # per doubling: two of them from 1 to 4
+    assert found.slope == pytest.approx(slopes.mean())
+    assert found.high - found.slope == pytest.approx(12.706 * slopes.std(ddof=1) / np.sqrt(2))
+    assert found.low == pytest.approx(2 * found.slope - found.high)
+    half = measure(curve, records({"long": [1.0, 1.2], "next": [0.6]}), made)
+    assert (half.values.shape, half.missing, half.low) == ((2, 1), ["next-1"], None)
+
+
+@pytest.mark.parametrize(
+    ("values", "status"),
+    [
+        ({"long": [1.0, 1.01], "next": [0.6, 0.61]}, SAME),
+        ({"long": [0.6, 0.61], "next": [1.0, 1.01]}, OPPOSITE),
+        ({"long": [1.0, 1.2], "next": [0.9, 0.6]}, UNDECIDED),
+        ({"long": [1.0], "next": [0.6]}, UNDECIDED),
+        ({"long": [1.0]}, UNTESTED),
+    ],
+)
+def test_verdicts_on_curves(tmp_path, values, status):
+    (verdict,) = judge_curves(preset(tmp_path), records(values))
+    assert verdict.status == status and verdict.reason
+
+
+@pytest.mark.parametrize("points", [{"long": 1}, {"long": 1, "next": 1}, {"long": 0, "next": 1}])
+def test_curves_that_are_none(points):
+    with pytest.raises(UsageError, match="places of two jobs"):
+        read_curve({**PRESET["curves"][0], "points": points}, where="mine")
+    with pytest.raises(UsageError, match="unexpected keyword"):
+        read_curve({**PRESET["curves"][0], "point": points}, where="mine")
+
+
+def test_page_record_and_picture(tmp_path):
+    replication = preset(tmp_path)
+    path = replication.contender("token/tuned").encoder
+    cells = [
+        result(path, seed=seed, rate=rate + 0.05 * (seed % 2), controller=controller)
+        for controller, rate in (("tuned", 0.8), ("fresh", 0.2))
+        for seed in range(6)
+    ]
+    verdicts = judge(replication, cells)
+    assert [verdict.status for verdict in verdicts] == [SAME]
+    jobs = records({"long": [1.0, 1.01], "next": [0.6, 0.61]})
+    curves = judge_curves(replication, jobs)
+    page = write_replication(replication, verdicts, 60.0, curves=curves, jobs=jobs).read_text()
+    assert "More is lower." in page and 'src="plots/steps.png"' in page and "after 4 s of 4 pre-trainings" in page
+    assert (tmp_path / "mine" / "plots" / "steps.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads((tmp_path / "mine" / "replicate.json").read_text())
+    assert [each["status"] for each in (*record["verdicts"], *record["curves"])] == [SAME, SAME]
+    assert record["curves"][0]["slope"] == pytest.approx(-0.2)
+    assert record["pretraining"]["long-0"] == {"seconds": 1.0, "holdout_loss": 1.0}
+    assert verdict_table(replication, verdicts, curves).row_count == 2

@@ -1,0 +1,138 @@
+"""`embodied replicate` of presets that pre-train first: whole at their tiny size, stopped and gone on with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from embodied.bench.replicate import read_replication
+from embodied.bench.replicate_jobs import load_records
+from embodied.bench.result_files import load_results
+from embodied.bench.work_list import Item
+from embodied.cli.main import main
+from embodied.cli.replicate_jobs import check_jobs
+from embodied.cli.replicate_runner import JobPlace, MakeJobRunner, overrides_of
+from embodied.core.errors import UsageError
+from embodied.core.run_folder import read_metrics
+from embodied.encoders.load import load_encoder
+from embodied.encoders.sensorimotor import SensorimotorEncoder
+
+ENV = {
+    "task": "drawer-close-v3",
+    "episodes": 2,
+    "env.horizon": 12,
+    "env.image_size": 16,
+    "collect.only_successes": False,
+}
+CONTENT = {
+    **{"paper": "A paper", "url": "https://arxiv.org/abs/1", "theirs": "theirs", "ours": "ours", "claims": []},
+    "pretraining": {
+        "stores": {"demos": ENV},
+        "data": [{"store": "demos", "embodiment": "sawyer"}],
+        "settings": {
+            **{"objective": "hpt", "sequence.image_encoder": "pixels", "sequence.latent": "pooled", "train.steps": 4},
+            **{"encoder.size": None, "encoder.width": 16, "encoder.depth": 1, "encoder.heads": 2, "encoder.tokens": 2},
+            **{"train.batch_size": 4, "train.warmup_steps": 1, "sequence.context": 2, "holdout": 0.5},
+        },
+        "jobs": {
+            "many": {"exports": {"sawyer": "encoders/sawyer"}},
+            "on": {"settings": {"sequence.trunk": "job:many/trunk.safetensors", "sequence.freeze_trunk": True},
+                   "exports": {}},
+        },
+    },
+    "suite": {
+        **{"description": "none", "tasks": [{"env": "metaworld", "task": "drawer-close-v3"}]},
+        "controllers": {"mlp": {}},
+        "baselines": {name: ["mlp"] for name in ("state", "proprioception", "pixels", "random", "scratch")},
+    },
+}  # fmt: skip
+
+
+def test_settings_are_checked_before_anything_is_collected(tmp_path):
+    assert overrides_of({"objective": "rpt", "data": ["a b"], "train.clip": None}) == [
+        *("objective=rpt", "data=['a b']", "train.clip=null"),
+    ]
+    made = read_replication(CONTENT, name="mine", root=tmp_path).pretraining
+    check_jobs(made)
+    for part, name in (("stores", "demos"), ("settings", None)):
+        broken = {**CONTENT["pretraining"]}
+        inner = {**broken[part][name], "env.horizn": 3} if name else {**broken[part], "train.stps": 3}
+        broken[part] = {name: inner} if name else inner
+        content = {**CONTENT, "pretraining": broken}
+        with pytest.raises(UsageError, match=r"did you mean (env\.horizon|train\.steps)"):
+            check_jobs(read_replication(content, name="mine", root=tmp_path).pretraining)
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_a_job_goes_on_from_anothers_run_and_publishes_its_encoder(tmp_path):
+    replication = read_replication(CONTENT, name="mine", root=tmp_path)
+    place = JobPlace(devices=["cpu"], processes=0, threads=1, cache=str(tmp_path / "cache"), cache_gb=1.0)
+    runner = MakeJobRunner(replication.folder, replication.pretraining, place)(0)
+    for key in ("pretrain/many", "pretrain/on"):  # the store is collected by the way
+        (replication.folder / "pretraining" / "records").mkdir(parents=True, exist_ok=True)
+        runner(Item(key=key))
+    done = load_records(replication.folder, replication.pretraining)
+    assert set(done) == {"many", "on"} and done["on"].metrics["step"] == 4
+    assert {"loss", "loss_demos", "holdout_loss"} <= set(done["many"].metrics)
+    encoder = load_encoder(str(replication.folder / "pretrained" / "sawyer"))
+    assert isinstance(encoder, SensorimotorEncoder) and encoder.sequence.width == 16
+    runs = replication.folder / "pretraining"
+    trunks = [(runs / name / "trunk.safetensors").read_bytes() for name in ("many", "on")]
+    assert trunks[0] == trunks[1]  # frozen there
+    assert "run folder" in (runs / "many.log").read_text()
+    assert [record["step"] for record in read_metrics(runs / "on" / "metrics.jsonl") if "holdout_loss" in record] == [
+        0,
+        4,
+    ]
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_rpt_at_its_tiny_size_is_killed_goes_on_and_ends(tmp_path, capsys):
+    """A worker with all of it is killed with the command that started it; the same command does the rest."""
+    command = ["replicate", "rpt", "size=tiny", f"root={tmp_path}", f"cache={tmp_path / 'cache'}", "device=cpu",
+               "workers=1", "videos=0"]  # fmt: skip
+    records = tmp_path / "rpt-tiny" / "pretraining" / "records"
+    first = subprocess.Popen([sys.executable, "-m", "embodied", *command], start_new_session=True)
+    until = time.monotonic() + 500
+    while not list(records.glob("*.json")) and first.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    made = {path.name: path.stat().st_mtime_ns for path in records.glob("*.json")}
+    assert made and not (tmp_path / "rpt-tiny" / "replicate.json").exists()
+    assert main(command) == 0
+    assert all((records / name).stat().st_mtime_ns == moment for name, moment in made.items())  # not trained again
+    record = json.loads((tmp_path / "rpt-tiny" / "replicate.json").read_text())
+    assert {each["status"] for each in record["verdicts"]} <= {"same direction", "opposite direction", "undecided"}
+    assert all(each["pairs"] == 2 for each in record["verdicts"])
+    results = load_results(tmp_path / "rpt-tiny")
+    rows = {(os.path.basename(each.cell.encoder), each.cell.controller) for each in results}
+    assert rows == {
+        *(("token", "finetune"), ("token", "fresh"), ("token", "probe"), ("modality", "finetune")),
+        ("proprioception", "mlp"),
+    }
+    assert all(each.status == "done" and len(each.episodes) == 2 for each in results)
+    capsys.readouterr()
+    assert main(command) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "all of 2 pre-trainings are done" in told and "all of 10 cells have results" in told
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_hpt_at_its_tiny_size_has_claims_on_two_suites_and_two_curves(tmp_path):
+    places = [f"root={tmp_path}", f"cache={tmp_path / 'cache'}", "device=cpu", "videos=0"]
+    assert main(["replicate", "hpt", "size=tiny", *places]) == 0
+    folder = tmp_path / "hpt-tiny"
+    record = json.loads((folder / "replicate.json").read_text())
+    assert [each["pairs"] for each in record["verdicts"]] == [2, 2]
+    assert [len(each["values"][0]) for each in record["curves"]] == [2, 2]
+    assert {"many", "panda", "panda_scratch", "trunk_16x128-1", "from_15-1"} <= set(record["pretraining"])
+    assert all((folder / "plots" / f"{name}.png").is_file() for name in ("trunk", "datasets"))
+    assert all((folder / name / "report.html").is_file() for name in ("hpt-tiny-tasks", "hpt-tiny-body"))
