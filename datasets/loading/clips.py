@@ -230,9 +230,9 @@ class ClipDataset:
         """The s actions from every row on, [b, T, s * A], and where not all of them were before the episode's end."""
         steps, apart = rows.ravel(), np.arange(self.stride)
         taken, away = window_rows(steps, np.zeros_like(steps), np.repeat(stops, self.frames), apart)
-        actions = source.vectors[ACTION].take(taken)
-        actions = np.where(away.any(axis=1)[:, None, None], np.float32(0), actions)
-        return actions.reshape(*rows.shape, -1), away.any(axis=1).reshape(rows.shape)
+        missing = np.asarray(away.any(axis=1))
+        actions = np.where(missing[:, None, None], np.float32(0), source.vectors[ACTION].take(taken))
+        return actions.reshape(*rows.shape, -1), missing.reshape(rows.shape)
 
     def _of(self, sources: Sequence[ClipSource], weights: Sequence[float] | None) -> ClipDataset:
         return ClipDataset(

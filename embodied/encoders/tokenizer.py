@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -50,13 +50,14 @@ class FrameTokenizer(nn.Module):
         decoder: Mapping[str, Any],
     ) -> None:
         super().__init__()
-        self.encoder: Any = encoder if isinstance(encoder, nn.Module) else build_encoder(dict(encoder))
+        self.encoder: Any = build_encoder(dict(encoder)) if isinstance(encoder, Mapping) else encoder
+        network: Any = cast("Any", self.encoder)
         self.quantizer = make_codebook(quantizer) if isinstance(quantizer, Mapping) else quantizer
-        self.project = nn.Linear(self.encoder.width, self.quantizer.width)
+        self.project = nn.Linear(network.width, self.quantizer.width)
         initialize(self.project)
         self._decoder = {str(key): value for key, value in decoder.items()}
-        rows, columns = self.encoder.grid
-        height, width = self.encoder.normalize.size
+        rows, columns = network.grid
+        height, width = network.normalize.size
         if (height % rows, width % columns) != (0, 0) or height // rows != width // columns:
             raise UsageError(
                 f"a tokenizer wants square patches, got a grid of {rows} x {columns} of {height} x {width} pixels"

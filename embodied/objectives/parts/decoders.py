@@ -28,6 +28,7 @@ class SelfDecoder(nn.Module):
         grid: rows and columns of patches.
         leading: L, class tokens at the front of the sequence.
         positions: `sincos` (fixed), `learned` (normal, 0.02) or `none`.
+        gaps: whether there is a mask token; without it the decoder only takes whole sequences.
     """
 
     def __init__(
@@ -41,13 +42,14 @@ class SelfDecoder(nn.Module):
         grid: tuple[int, int],
         leading: int = 1,
         positions: Literal["sincos", "learned", "none"] = "sincos",
+        gaps: bool = True,
     ) -> None:
         super().__init__()
         if width % heads:
             raise UsageError(f"decoder_width must be a multiple of decoder_heads={heads}, got {width}")
         rows, columns = grid
         self.embed = nn.Linear(inputs, width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width)) if gaps else None
         self.positions: Tensor | None
         if positions == "learned":
             self.positions = nn.Parameter(torch.zeros(leading + rows * columns, width))
@@ -83,6 +85,7 @@ class SelfDecoder(nn.Module):
         sequence = self.embed(torch.cat([leading, tokens], dim=1))  # (B, L + K, width)
         count = leading.shape[1]
         if restore_ids is not None:
+            assert self.mask_token is not None, "a decoder made with gaps=False"
             gaps = self.mask_token.expand(len(sequence), restore_ids.shape[1] - tokens.shape[1], -1)
             shuffled = torch.cat([sequence[:, count:], gaps], dim=1)  # (B, N, width)
             ordered = shuffled.gather(1, restore_ids[..., None].expand(-1, -1, shuffled.shape[-1]))

@@ -6,7 +6,7 @@ import numpy as np
 
 from embodied.envs.suites.robosuite.scripted import CLOSED, OPEN, Pose, Scene, Steps, above, hold, move
 from embodied.envs.suites.robosuite.scripted_blocks import grasp
-from embodied.envs.suites.robosuite.scripted_pair import both, facing
+from embodied.envs.suites.robosuite.scripted_pair import both, facing, shortest
 
 _MEETING = np.array([0.0, 0.0, 1.12])  # metres: half way between the robots
 _FROM_END = 0.03  # metres of the handle, at either of its ends, that lie under a hand
@@ -57,16 +57,21 @@ def exchange(first: Scene, second: Scene, name: str) -> Steps:
 
 def _reach(arm: Scene, name: str) -> Steps:
     """For the end of the handle, from in front of it."""
-    rotation = facing(arm)
+
+    def across() -> np.ndarray:
+        """The hand's rotation [3, 3]: the handle may have turned between the other hand's fingers."""
+        straight, handle = facing(arm), arm.simulation.data.geom(f"{name}_handle").xmat.reshape(3, 3)[:, 2]
+        return shortest(straight[:, 1], handle * np.sign(handle @ straight[:, 1])) @ straight
 
     def before() -> Pose:
+        rotation = across()
         return _grip(arm, name, -1) - _NEARER * rotation[:, 2], rotation
 
     if not (yield from move(arm, before, OPEN, within=0.015, steps=100)):
         return False
-    if not (yield from move(arm, lambda: (_grip(arm, name, -1), rotation), OPEN, within=0.012, pace=_PACE)):
+    if not (yield from move(arm, lambda: (_grip(arm, name, -1), across()), OPEN, within=0.012, pace=_PACE)):
         return False
-    return (yield from hold(arm, rotation, CLOSED, 10))
+    return (yield from hold(arm, arm.hand_rotation, CLOSED, 10))
 
 
 def _withdraw(arm: Scene) -> Steps:

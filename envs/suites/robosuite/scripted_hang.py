@@ -1,8 +1,8 @@
 """Script for ToolHang: stand the hook's rod into the stand, then lower a ring of the wrench over the hook and let go.
 
 The rod has 1 mm of play in the stand, so what is led to its place is the thing that is held and not the hand. The hook
-points towards the robot in the end, the hand that puts it there to the left and down. The ring goes over the upright end
-of the hook with the wrench level, which then dips, is let go and falls till it hangs by the ring.
+points towards the robot in the end, the hand that puts it there to the left and down. The ring goes over the upright
+end of the hook with the wrench level, which then dips, is let go and falls till it hangs by the ring.
 """
 
 from __future__ import annotations

@@ -93,11 +93,11 @@ def _peg_pose(arm: Scene) -> tuple[np.ndarray, np.ndarray]:
     """Of the hand, so that the peg lies along the hole's axis, its middle a little before the hole's."""
     normal = arm.rotation("hole_main")[:, 2]
     out = normal * np.sign(normal @ (arm.hand - _hole(arm)))
-    turn = _shortest(arm.rotation("peg_main")[:, 2], -out)
+    turn = shortest(arm.rotation("peg_main")[:, 2], -out)
     return _hole(arm) + _THROUGH * out + turn @ (arm.hand - arm.position("peg_main")), turn @ arm.hand_rotation
 
 
-def _shortest(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+def shortest(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """The least rotation [3, 3] from one unit vector to another, which is not its opposite."""
     axis = np.cross(start, end)
     angle = np.arctan2(np.linalg.norm(axis), start @ end)
