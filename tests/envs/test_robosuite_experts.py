@@ -17,6 +17,7 @@ from embodied.envs.suites.robosuite.scripted import OPEN, Scene, downward, neare
 from embodied.envs.suites.robosuite.scripted_nuts import plan_turn
 from embodied.envs.suites.robosuite.scripted_pair import both
 from embodied.envs.suites.robosuite.scripts import SCRIPTS, scripted_expert
+from embodied.envs.suites.robosuite.tasks import TASKS
 
 pytestmark = pytest.mark.sim  # importing the library wants a GL library
 QUICK = ("Lift", "Door")
@@ -53,6 +54,23 @@ def test_scripts_solve_their_tasks_under_noise(task):
     for _, actions in attempts:
         assert actions.dtype == np.float32
         assert (np.abs(actions) <= 1).all()
+
+
+def test_every_task_has_a_script():
+    assert set(SCRIPTS) == set(TASKS)
+
+
+def test_what_lies_as_no_hand_can_take_it_is_left():
+    import mujoco
+
+    sim, _ = make("ToolHang")
+    sim.reset(0)
+    frame = sim.data.joint("frame_joint0")
+    frame.qpos[:] = 0, -0.2, 0.9, 1, 0, 0, 0  # upright, and beside the stand
+    mujoco.mj_forward(sim.model, sim.data)
+    with pytest.raises(StopIteration) as end:
+        next(SCRIPTS["ToolHang"](Scene(sim)))
+    assert end.value.value is False
 
 
 def test_an_expert_only_looks_and_does_the_same_again():
@@ -132,17 +150,11 @@ def test_the_hand_points_down_and_closes_along_the_nearest_axis():
 @pytest.mark.parametrize(
     ("task", "robot", "controller", "message"),
     [
-        (
-            "ToolHang",
-            "Panda",
-            "OSC_POSE",
-            "ToolHang has no script: choose collect.expert=random, or one of Lift, Stack",
-        ),
         ("Lift", "Sawyer", "OSC_POSE", "move a Panda with controller=OSC_POSE, not a Sawyer with OSC_POSE"),
         ("Lift", "Panda", "JOINT_POSITION", "not a Panda with JOINT_POSITION"),
     ],
 )
-def test_what_has_no_script_says_what_has(task, robot, controller, message):
+def test_a_robot_that_scripts_do_not_know_is_refused(task, robot, controller, message):
     with pytest.raises(UsageError, match=message):
         scripted_expert(task, SimpleNamespace(spec=SimpleNamespace(robot=robot), controller=controller))
 

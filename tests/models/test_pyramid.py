@@ -32,15 +32,16 @@ def test_levels_have_half_the_channels_of_the_coarser_one_but_a_quarter_at_least
     assert widths_of(8, 128, 8) == [128]
 
 
-def test_a_place_depends_on_what_is_near_it():
-    """On everything else through attention alone: a change moves the place itself most."""
+def test_a_place_depends_most_on_what_is_near_it():
+    """On what is far away only through norms and attention."""
     torch.manual_seed(0)
     down = PyramidDown(factor=4, width=32, depth=1).eval()
-    images = torch.randn(1, 3, 32, 32)
+    images = torch.randn(1, 3, 64, 64)
     changed = images.clone()
     changed[:, :, 4:8, 8:12] += 3.0
-    moved = (down(changed) - down(images)).abs().sum(dim=1)[0]
-    assert divmod(int(moved.argmax()), 8) == (1, 2)
+    moved = (down(changed) - down(images)).abs().sum(dim=1)[0]  # (16, 16), the change is in row 1, column 2
+    near, far = moved[:4, :5].mean(), moved[8:, 8:].mean()
+    assert near > 5 * far
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,25 @@ from collections.abc import Callable
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from embodied.envs.suites.robosuite.scripted import CLOSED, OPEN, Pose, Scene, Steps, above, downward, hold, move
+from embodied.envs.suites.robosuite.scripted import (
+    CLOSED,
+    OPEN,
+    STEEP,
+    Pose,
+    Scene,
+    Steps,
+    above,
+    downward,
+    hold,
+    move,
+)
 
 _FRAME, _TIP, _TOOL, _RING = "frame_root", "frame_tip_site", "tool_root", "tool_hole1_center"
 _GRIP = np.array([0.04375, 0.0, 0.05])  # metres: where the rod is held, in the hook's frame
 _LEAN = np.radians(30)  # from the hand's axis to a plane across the rod: the hand points down by this in the end
-_TOOL_LEAN = np.radians(30)
+_TOOL_LEAN = np.radians(30)  # from the hand's axis to the wrench's normal: near the robot the arm needs the room
 _OVER = 0.1  # metres from which a hand comes straight
-_RAISED = 1.2  # metres: height of the hand at which the rod turns upright over everything
+_RAISED = 1.2  # metres: height of the hand at which the rod turns over everything
 _DEEP = 0.015  # metres from the tip to the middle of the stand's base, within which it is at the bottom
 _UPRIGHT = np.eye(3)  # the hook's rotation in the stand
 _INWARDS = 0.00375  # metres from the hook's end to the middle of its upright part
@@ -41,6 +52,8 @@ def hang_tool(scene: Scene) -> Steps:
 
 def _mount(scene: Scene) -> Steps:
     """Stand the hook into the stand."""
+    if scene.rotation(_FRAME)[2, 1] > -STEEP:  # it does not lie as at the start
+        return False
     rotation = _rod_grasp(scene)
     if not (yield from _seize(scene, lambda: _rod(scene), rotation)):
         return False
@@ -100,6 +113,8 @@ def _hang(scene: Scene) -> Steps:
     high, first = np.array([*scene.hand[:2], _RAISED]), downward(np.array([0.0, 1.0, 0.0]))
     yield from move(scene, lambda: (high, first), OPEN, within=0.1, turned=0.5, pace=_PACE)
     tool = scene.rotation(_TOOL)
+    if abs(tool[2, 2]) < STEEP:  # it does not lie flat
+        return False
     if not (yield from _seize(scene, lambda: scene.position(_TOOL), _tool_grasp(scene))):
         return False
     start, end = _yaw(tool[:, 0]), _yaw(_outwards(scene))

@@ -40,12 +40,8 @@ def scripted_expert(task: str, simulation: RobosuiteSimulation) -> ScriptedExper
     """The script of a task.
 
     Raises:
-        UsageError: the task has none, or the simulation has another robot or controller than the scripts know.
+        UsageError: the simulation has another robot or controller than the scripts know.
     """
-    if task not in SCRIPTS:
-        raise UsageError(
-            f"robosuite's {task} has no script: choose collect.expert=random, or one of {', '.join(SCRIPTS)}"
-        )
     robot, controller = simulation.spec.robot, simulation.controller
     if (robot, controller) != ("Panda", "OSC_POSE"):
         raise UsageError(
