@@ -40,7 +40,8 @@ class Toto(nn.Module):
         image_share: the share of a batch's rows that are made of random frames of all its rows.
         action_dropout: the share of clips whose actions are hidden.
         context: frames that predictions start from, where `predict` is not told; at most all of a clip but one.
-        temperature, top_k: of predictions, see `models.sequence.toto_generation.Sampling`.
+        temperature, top_k: of predictions, see `models.sequence.toto_generation.Sampling`. Below 1, our choice: at 1
+            one unlikely code in many spoils the rest of its frame.
 
     Raises:
         UsageError: a number makes no sense.
@@ -55,7 +56,7 @@ class Toto(nn.Module):
         image_share: float = 0.0,
         action_dropout: float = 0.1,
         context: int = 2,
-        temperature: float = 1.0,
+        temperature: float = 0.5,
         top_k: int | None = None,
     ) -> None:
         super().__init__()
