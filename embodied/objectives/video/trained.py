@@ -89,7 +89,7 @@ def _build(folder: Path, settings: Mapping[str, Any], encoder: nn.Module) -> nn.
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{folder}: {target} cannot be built with the settings of its run: {error}") from error
     if not hasattr(objective, "predict"):
-        raise UserError(f"{folder} is a run of {name}, which predicts no frames: give one of maskvit or toto")
+        raise UserError(f"{folder} is a run of {name}, which does not continue videos: give one of maskvit or toto")
     if lost := [key for key, _ in objective.named_parameters() if not key.startswith("encoder.")]:
         raise UserError(f"{folder}: {name} learned {lost[0]} beside its encoder, which the artifact does not hold")
     return objective
