@@ -59,7 +59,10 @@ class RealTimeWorld:
 
 
 def run_commands(folder):
-    """The command process: each command goes to `commands` as time and two positions, until `stop` is there."""
+    """The command process: each command goes to `commands`, until `stop` is there.
+
+    A row is a time, two positions and how many gaps there were, in each of which the robot had stopped by itself.
+    """
     transport = MemoryTransport()
     transport.clock = ManualClock(start_ns=time.monotonic_ns())
     world = RealTimeWorld(transport)
@@ -68,7 +71,7 @@ def run_commands(folder):
         def note(carry, output):
             if output.motion is not None and not output.shadow:
                 world.pose = output.motion.position.copy()
-                commands.write(np.array([time.monotonic_ns(), *world.pose], np.float64).tobytes())
+                commands.write(np.array([time.monotonic_ns(), *world.pose, carry.gaps], np.float64).tobytes())
 
         run_command_loop(
             robot(), transport, PolicyMailbox.open(folder / "mailbox", robot()), live=True, pacer=world,
