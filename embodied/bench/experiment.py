@@ -14,7 +14,6 @@ from torch import nn
 
 from embodied.bench.imitation_data import demonstrations, feature_inputs, measure, output_shape
 from embodied.bench.policy_episodes import (
-    REPORT_SEEDS,
     SELECTION_SEEDS,
     camera_list,
     episode_seeds,
@@ -38,7 +37,6 @@ from embodied.policies.artifact import build_policy, describe_policy
 from embodied.policies.assembly import Assembly, assemble, fill_for_sequence
 from embodied.policies.card import CARD, policy_card
 from embodied.training.checkpoints import checkpoint_path, checkpoint_steps, resume_step
-from embodied.training.evaluate import Outcome
 from embodied.training.imitate import imitate
 
 ASSEMBLY = ("neck", "feature", "history", "chunk", "execute", "ensemble", "ema")  # settings of `assembly.assemble`
@@ -330,29 +328,3 @@ def select(experiment: Experiment, run: RunFolder, reporter: Reporter) -> dict[s
             tried.append({"step": step, "success_rate": success_rate, "score": score})
     best = max(tried, key=lambda row: (row["score"], row["step"]))
     return {**best, "episodes": len(seeds), "seeds": seeds, "checkpoints": tried}
-
-
-def report_final(experiment: Experiment, run: RunFolder, reporter: Reporter) -> list[Outcome]:
-    """The episodes that are reported: the final checkpoint on fresh seeds, with frames to show."""
-    path = checkpoint_path(run.checkpoints, experiment.training.steps)
-    seeds = episode_seeds(REPORT_SEEDS, experiment.seed, experiment.episodes)
-    with open_simulators(
-        path,
-        device=experiment.device,
-        count=min(experiment.slots or experiment.workers, len(seeds)),
-        frames=experiment.record,
-        shift=experiment.shift,
-        workers=experiment.workers,
-        session=experiment.session,
-    ) as simulators:
-        return evaluate_checkpoint(
-            path,
-            seeds,
-            simulators,
-            device=experiment.device,
-            reporter=reporter,
-            description="evaluate",
-            record=experiment.record,
-            session=experiment.session,
-            stopping=experiment.stopping,
-        )

@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from embodied.bench import planning, reinforcement
+from embodied.bench import planning
 from embodied.bench.cpu_time import CpuWatch
-from embodied.bench.experiment import Experiment, encode, report_final, select, train
+from embodied.bench.experiment import Experiment, encode, select, train
 from embodied.bench.feature_checks import check_features, check_on_environment
 from embodied.bench.planning import Planning
+from embodied.bench.policy_episodes import REPORT_SEEDS, episode_seeds, run_episodes
 from embodied.bench.reinforcement import Reinforcement, learn
 from embodied.bench.results import save_outcomes, summarize, write_results
 from embodied.core.files import write_json
@@ -103,9 +104,13 @@ def _imitate(phases: Phases, experiment: Experiment, run: RunFolder, reporter: R
 
 
 def report_episodes(experiment: AnyExperiment, trained: RunFolder, reporter: Reporter) -> list[Outcome]:
-    """The reported episodes of the final policy in the run folder `trained`."""
-    if isinstance(experiment, Reinforcement):
-        return reinforcement.report_final(experiment, trained, reporter)
-    if isinstance(experiment, Planning):
-        return planning.report_final(experiment, trained, reporter)
-    return report_final(experiment, trained, reporter)
+    """The reported episodes: the final policy in the run folder `trained` on fresh seeds, with frames to show."""
+    return run_episodes(
+        experiment,
+        experiment.final_policy(trained),
+        episode_seeds(REPORT_SEEDS, experiment.seed, experiment.episodes),
+        reporter,
+        frames=experiment.record,
+        shift=experiment.shift,
+        stopping=experiment.stopping,
+    )

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from embodied.bench.experiment import Training
 from embodied.bench.imitation_data import output_shape
 from embodied.bench.planning_speed import measure_planning
-from embodied.bench.policy_episodes import REPORT_SEEDS, episode_seeds, evaluate_checkpoint, open_simulators
 from embodied.bench.session import Session
 from embodied.bench.statistics.sequential import SequentialTest
 from embodied.core.checkpoint import save_checkpoint
@@ -34,7 +33,6 @@ from embodied.policies.visual_planning.goals import Goals, goals_from_image, goa
 from embodied.policies.visual_planning.models import SIMULATOR, model_fingerprint
 from embodied.policies.visual_planning.reward_head import RewardSamples, Target, explained, frame_worth
 from embodied.training.checkpoints import checkpoint_path, resume_step
-from embodied.training.evaluate import Outcome
 from embodied.training.imitate import imitate
 
 READ_AT_ONCE = 256  # frames
@@ -272,29 +270,3 @@ def shown_features(policy: VisualMPC, store: EpisodeStore, key: str, count: int,
         frames = torch.from_numpy(store.read(key, start, min(start + READ_AT_ONCE, count)))
         found.append(policy.features(policy.model.shows(frames.to(policy.goals.device))).cpu())
     return torch.cat(found)
-
-
-def report_final(experiment: Planning, run: RunFolder, reporter: Reporter) -> list[Outcome]:
-    """The episodes that are reported, on fresh seeds, with frames to show."""
-    path = experiment.final_policy(run)
-    seeds = episode_seeds(REPORT_SEEDS, experiment.seed, experiment.episodes)
-    with open_simulators(
-        path,
-        device=experiment.device,
-        count=min(experiment.slots or experiment.workers, len(seeds)),
-        frames=experiment.record,
-        shift=experiment.shift,
-        workers=experiment.workers,
-        session=experiment.session,
-    ) as simulators:
-        return evaluate_checkpoint(
-            path,
-            seeds,
-            simulators,
-            device=experiment.device,
-            reporter=reporter,
-            description="evaluate",
-            record=experiment.record,
-            session=experiment.session,
-            stopping=experiment.stopping,
-        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -25,6 +25,22 @@ SELECTION_SEEDS = 1_000_000
 REPORT_SEEDS = 2_000_000
 PRETRAINING_SEEDS = 3_000_000
 SEEDS_PER_RUN = 1_000
+
+
+class Evaluated(Protocol):
+    """What an experiment says of its episodes; see `experiment.Experiment`."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def workers(self) -> int: ...
+
+    @property
+    def slots(self) -> int | None: ...
+
+    @property
+    def session(self) -> Session: ...
 
 
 def camera_list(env: Mapping[str, Any]) -> list[str]:
@@ -94,6 +110,49 @@ def evaluate_checkpoint(
     lane = lane_of(policy, metadata, seeds, slots=slots.num_envs, record=record, stopping=stopping)
     (outcomes,) = evaluate_lanes([lane], slots, reset_slots, device=device, reporter=reporter, description=description)
     return outcomes
+
+
+def run_episodes(
+    experiment: Evaluated,
+    path: Path,
+    seeds: Sequence[int],
+    reporter: Reporter,
+    *,
+    frames: bool,
+    shift: Mapping[str, Any] | None = None,
+    stopping: SequentialTest | None = None,
+) -> list[Outcome]:
+    """Closed-loop episodes of a policy file on environments of their own; see `evaluate_checkpoint`.
+
+    Args:
+        experiment: says where, and how many run side by side.
+        path: the policy file.
+        seeds: of the episodes.
+        reporter: shows progress.
+        frames: render even if the policy does not look, and film.
+        shift: see `Experiment`.
+        stopping: see `evaluate_checkpoint`.
+    """
+    with open_simulators(
+        path,
+        device=experiment.device,
+        count=min(experiment.slots or experiment.workers, len(seeds)),
+        frames=frames,
+        shift=shift,
+        workers=experiment.workers,
+        session=experiment.session,
+    ) as simulators:
+        return evaluate_checkpoint(
+            path,
+            seeds,
+            simulators,
+            device=experiment.device,
+            reporter=reporter,
+            description="evaluate",
+            record=frames,
+            session=experiment.session,
+            stopping=stopping,
+        )
 
 
 def check_actions(path: Path, metadata: Mapping[str, Any], simulators: Simulators) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from embodied.bench.experiment import REPORT_SEEDS, SELECTION_SEEDS, episode_seeds, evaluate_checkpoint, open_simulators
+from embodied.bench.policy_episodes import SELECTION_SEEDS, episode_seeds, run_episodes
 from embodied.bench.session import Session
 from embodied.bench.statistics.sequential import SequentialTest
 from embodied.core.errors import UsageError
@@ -32,7 +32,6 @@ from embodied.policies.artifact import describe_policy
 from embodied.policies.rl import state
 from embodied.policies.rl.policy import RLPolicy, agent_module
 from embodied.training.checkpoints import checkpoint_path, resume_step
-from embodied.training.evaluate import Outcome
 from embodied.training.reinforce import reinforce
 
 if TYPE_CHECKING:
@@ -273,51 +272,3 @@ def measure(experiment: Reinforcement, path: Path) -> dict[str, float]:
         "score": float(np.mean([outcome.score for outcome in outcomes])),
         "return": float(np.mean([outcome.total_reward for outcome in outcomes])),
     }
-
-
-def report_final(experiment: Reinforcement, run: RunFolder, reporter: Reporter) -> list[Outcome]:
-    """The episodes that are reported: the final policy on fresh seeds, with frames to show."""
-    seeds = episode_seeds(REPORT_SEEDS, experiment.seed, experiment.episodes)
-    path = experiment.final_policy(run)
-    return run_episodes(
-        experiment,
-        path,
-        seeds,
-        reporter,
-        frames=experiment.record,
-        shift=experiment.shift,
-        stopping=experiment.stopping,
-    )
-
-
-def run_episodes(
-    experiment: Reinforcement,
-    path: Path,
-    seeds: Sequence[int],
-    reporter: Reporter,
-    *,
-    frames: bool,
-    shift: Mapping[str, Any] | None = None,
-    stopping: SequentialTest | None = None,
-) -> list[Outcome]:
-    """Closed-loop episodes of a policy file on environments of their own."""
-    with open_simulators(
-        path,
-        device=experiment.device,
-        count=min(experiment.slots or experiment.workers, len(seeds)),
-        frames=frames,
-        shift=shift,
-        workers=experiment.workers,
-        session=experiment.session,
-    ) as simulators:
-        return evaluate_checkpoint(
-            path,
-            seeds,
-            simulators,
-            device=experiment.device,
-            reporter=reporter,
-            description="evaluate",
-            record=frames,
-            session=experiment.session,
-            stopping=stopping,
-        )

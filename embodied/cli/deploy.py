@@ -14,8 +14,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from embodied.bench.experiment import REPORT_SEEDS, episode_seeds
-from embodied.bench.policy_episodes import evaluate_checkpoint, open_simulators
+from embodied.bench.policy_episodes import REPORT_SEEDS, episode_seeds, evaluate_checkpoint, open_simulators
 from embodied.bench.statistics.intervals import wilson_interval
 from embodied.cli.config import compose_config, positive
 from embodied.cli.deploy_server import server_settings

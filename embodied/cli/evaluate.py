@@ -14,7 +14,7 @@ import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
 
-from embodied.bench.experiment import REPORT_SEEDS, episode_seeds, evaluate_checkpoint, open_simulators
+from embodied.bench.policy_episodes import REPORT_SEEDS, episode_seeds, evaluate_checkpoint, open_simulators
 from embodied.bench.statistics.chains import in_a_row
 from embodied.bench.statistics.intervals import wilson_interval
 from embodied.cli.config import compose_config, positive

@@ -7,8 +7,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from embodied.bench.experiment import REPORT_SEEDS, Training, episode_seeds
+from embodied.bench.experiment import Training
 from embodied.bench.planning import Planning
+from embodied.bench.policy_episodes import REPORT_SEEDS, episode_seeds
 from embodied.cli.config import positive
 from embodied.cli.settings import (
     cache_bytes,

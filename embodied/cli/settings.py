@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from embodied.bench.experiment import ASSEMBLY, REPORT_SEEDS, SELECTION_SEEDS, Experiment, Training, episode_seeds
+from embodied.bench.experiment import ASSEMBLY, Experiment, Training
+from embodied.bench.policy_episodes import REPORT_SEEDS, SELECTION_SEEDS, episode_seeds
 from embodied.bench.reinforcement import Reinforcement
 from embodied.cli.config import positive
 from embodied.core.errors import UsageError, unknown_name
