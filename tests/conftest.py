@@ -1,18 +1,27 @@
 """Shared by all tests: offline, a cache of their own, one torch thread per process."""
 
 import os
+import signal
 import sys
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background by a script: processes inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     """No test reads or fills the user's cache."""
     monkeypatch.setenv("EMBODIED_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def own_priority(monkeypatch):
+    """What a test runs in its own process must not make the tests after it wait for all other processes."""
+    monkeypatch.setattr(os, "nice", lambda increment: 0)
 
 
 def pytest_collection_modifyitems(items):
