@@ -1,12 +1,13 @@
 """Images per second of a whole MAE training step: this package beside a loop around transformers' ViTMAE.
 
-python benchmarks/pretrain.py PHOTOS [--size vit_ti_128 vit_s_224] [--threads 2] [--to docs/results/pretrain.json]
+python benchmarks/pretrain.py PHOTOS [--size vit_ti_128] [--precision bf16] [--to FILE.json]
 
 PHOTOS is a folder of images. Both sides train networks of the same size on batches of the same size with the same kind
 of crops: `embodied pretrain` from frames that it decoded once (how long that took is printed), transformers from files
 that Pillow decodes again and again, as the usual loop does, without and with DataLoader workers. They take turns in one
 process; the ratio is the median over rounds, with the smallest and the largest. `compute only` is forward, backward,
-clipping and AdamW on a batch that lies there. Leave the machine alone meanwhile. 2 CPU cores: about 10 minutes a size.
+clipping and AdamW on a batch that lies there. Leave the machine alone meanwhile. Both in float32, and both in bfloat16.
+2 CPU cores: about 20 minutes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--size", nargs="+", choices=SIZES, default=["vit_ti_128", "vit_s_224"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="DataLoader workers of transformers")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--precision", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"], help="of both")
     parser.add_argument("--steps", type=int, default=10, help="of a round")
     parser.add_argument("--rounds", type=int, default=5, help="beside one that warms up")
     parser.add_argument("--to", type=Path, help="a JSON file for the numbers")
@@ -43,26 +44,28 @@ def main() -> None:
     if options.steps < 2 or options.rounds < 1:
         parser.error("--steps must be at least 2 and --rounds at least 1")
     torch.set_num_threads(options.threads)
-    found = {name: measure(name, options) for name in options.size}
+    found = {
+        f"{name} {precision}": measure(name, options, precision)
+        for name in options.size
+        for precision in options.precision
+    }
     if options.to is not None:
-        machine = {"threads": options.threads, "processor": processor(), "precision": options.precision}
+        machine = {"threads": options.threads, "processor": processor()}
         write_json(options.to, {"machine": machine, "versions": versions(), "sizes": found})
 
 
-def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """All sides of one size; prints the table."""
+def measure(name: str, options: argparse.Namespace, precision: str) -> dict[str, Any]:
+    """All sides of one size, in one precision; prints the table."""
     size = SIZES[name]
     ours, theirs = trained_values(our_model(size)), trained_values(their_model(size))
-    print(
-        f"\n{name}: batch {size.batch}, {options.threads} threads, {options.precision}; weights {ours:,} and {theirs:,}"
-    )
+    print(f"\n{name}: batch {size.batch}, {options.threads} threads, {precision}; weights {ours:,} and {theirs:,}")
     with tempfile.TemporaryDirectory() as folder:
         start = perf_counter()
         frames = open_frames([options.photos], image_size=size.image, cache_root=Path(folder) / "cache")
         decoding = perf_counter() - start
         print(f"{len(frames)} photographs decoded once in {decoding:.1f} s", flush=True)
-        end_to_end = whole_steps(name, options, frames, Path(folder))
-    compute = only_compute(name, options)
+        end_to_end = whole_steps(name, options, precision, frames, Path(folder))
+    compute = only_compute(name, options, precision)
     count = size.batch * options.steps
     table = {"end to end": summarize(end_to_end, count), "compute only": summarize(compute, count)}
     for title, rows in table.items():
@@ -70,9 +73,11 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return {"batch": size.batch, "weights": [ours, theirs], "decode_once_s": round(decoding, 2), **table}
 
 
-def whole_steps(name: str, options: argparse.Namespace, frames: FrameDataset, folder: Path) -> dict[str, list[Round]]:
+def whole_steps(
+    name: str, options: argparse.Namespace, precision: str, frames: FrameDataset, folder: Path
+) -> dict[str, list[Round]]:
     """Rounds of every side, which take turns."""
-    size, precision = SIZES[name], options.precision
+    size = SIZES[name]
     others = {
         f"transformers, {workers} workers": Theirs(size, options.photos, precision=precision, workers=workers)
         for workers in options.workers
@@ -89,10 +94,10 @@ def whole_steps(name: str, options: argparse.Namespace, frames: FrameDataset, fo
     return {"embodied": rounds, **{side: each[1:] for side, each in found.items()}}
 
 
-def only_compute(name: str, options: argparse.Namespace) -> dict[str, list[Round]]:
+def only_compute(name: str, options: argparse.Namespace, precision: str) -> dict[str, list[Round]]:
     """Rounds of both sides, which take turns."""
     sides = {
-        side: Compute(SIZES[name], ours=side == "embodied", precision=options.precision)
+        side: Compute(SIZES[name], ours=side == "embodied", precision=precision)
         for side in ("embodied", "transformers")
     }
     found: dict[str, list[Round]] = {side: [] for side in sides}

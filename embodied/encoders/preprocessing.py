@@ -36,10 +36,10 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, frames: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 S1 S2"]:
-        images = frames.permute(0, 3, 1, 2).to(self.mean.dtype) / 255  # (B, 3, H, W)
+        images = frames.permute(0, 3, 1, 2).to(self.mean.dtype).div_(255)  # (B, 3, H, W), a copy: changed in place
         if images.shape[-2:] != self.size:
             images = F.interpolate(images, size=self.size, mode="bilinear", antialias=True, align_corners=False)
-        return (images - self.mean) / self.std
+        return images.sub_(self.mean).div_(self.std)
 
     def inverse(self, images: Float[Tensor, "B 3 S1 S2"]) -> UInt8[Tensor, "B S1 S2 3"]:
         """Normalised images as viewable frames."""

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from embodied.models.attention import attention
+from embodied.models.in_place import BranchGELU, plus_branch
 from embodied.models.positions import rotate
 
 Rotation = tuple[Tensor, Tensor]  # cosine and sine of the rotary angles, each [.., T, E]; see `models.positions`
@@ -35,8 +37,8 @@ class SwiGLU(nn.Module):
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "gelu": nn.GELU,
-    "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
+    "gelu": BranchGELU,
+    "gelu_tanh": lambda: BranchGELU(approximate="tanh"),
     "quick_gelu": QuickGELU,
     "relu": nn.ReLU,
 }
@@ -117,8 +119,8 @@ class Block(nn.Module):
             mask: broadcastable to [B, H, T, T]: bool, True = the row may look at the column; or float, added to the
                 logits of attention.
         """
-        tokens = tokens + self._branch(self.attend(self.norm1(tokens), rotation, mask), self.scale1)
-        return tokens + self._branch(self.mlp(self.norm2(tokens)), self.scale2)
+        tokens = plus_branch(tokens, self._branch(self.attend(self.norm1(tokens), rotation, mask), self.scale1))
+        return plus_branch(tokens, self._branch(self.mlp(self.norm2(tokens)), self.scale2))
 
     def attend(self, tokens: Tensor, rotation: Rotation | None, mask: Tensor | None) -> Tensor:
         """Multi-head self-attention of normalised tokens, [B, T, D]."""
@@ -132,7 +134,8 @@ class Block(nn.Module):
         if mask is not None and mask.dtype != torch.bool:
             mask = mask.to(query.dtype)
         dropped = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropped)
+        attended = attention(query, key, value, mask=mask, dropout=dropped)
+        del qkv, query, key, value  # where nothing learns, what follows gets their memory
         return self.project(attended.transpose(1, 2).flatten(2))  # (B, T, D)
 
     def _branch(self, values: Tensor, scale: Tensor | None) -> Tensor:

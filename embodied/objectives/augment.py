@@ -39,12 +39,18 @@ def random_resized_crop(
     mirror = torch.ones(batch)
     if flip:
         mirror -= 2 * (torch.rand(batch, generator=generator) < 0.5).float()
-    theta = torch.zeros(batch, 2, 3)
-    theta[:, 0, 0], theta[:, 0, 2] = width * mirror, place[0] * (1 - width)
-    theta[:, 1, 1], theta[:, 1, 2] = height, place[1] * (1 - height)
-    shape = [*images.shape[:2], *(images.shape[-2:] if size is None else size)]
-    grid = F.affine_grid(theta.to(images), shape, align_corners=False)
+    rows, columns = images.shape[-2:] if size is None else size
+    # Row by row and column by column, since nothing is turned: `affine_grid` takes longer than the sampling does.
+    across = _centres(columns) * (width * mirror)[:, None] + (place[0] * (1 - width))[:, None]  # (B, S2)
+    down = _centres(rows) * height[:, None] + (place[1] * (1 - height))[:, None]
+    across, down = across.to(images)[:, None, :], down.to(images)[:, :, None]
+    grid = torch.stack(torch.broadcast_tensors(across, down), dim=-1)  # (B, S2, S2, 2)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _centres(count: int) -> Tensor:
+    """Those of so many pixels between -1 and 1."""
+    return (torch.arange(count) * 2 + 1) / count - 1
 
 
 def colour_jitter(

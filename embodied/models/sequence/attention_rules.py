@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from embodied.core.errors import UsageError, unknown_name
@@ -49,6 +49,14 @@ which nobody sees, itself included | GR-1 (arXiv 2312.13139) |
     if blind:
         raise UsageError(f"rule {rule!r}: token {blind[0]} would see nothing, since only queries stand before it")
     return mask
+
+
+def additive(mask: Bool[Tensor, "*mask"], *, like: Tensor) -> Float[Tensor, "*mask"]:
+    """0 where the mask is true, minus infinity elsewhere, in the type of `like`.
+
+    It is what attention makes of a mask that is true or false, in every block anew; so it is made once for all.
+    """
+    return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(~mask, -torch.inf)
 
 
 def _causal(groups: Tensor, times: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from embodied.core.errors import UsageError, UserError, unknown_name
 from embodied.models.block import initialize
+from embodied.models.in_place import gelu_of, plus_branch
+from embodied.models.sequence.attention_rules import additive
 from embodied.models.sequence.packing import Packing, pack_sequences
 
 Size = Literal["s", "b", "l", "xl"]
@@ -60,7 +62,7 @@ class HPTTrunk(nn.Module):
         self, tokens: Float[Tensor, "B L D"], *, keep_mask: Bool[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B L D"]:
         """The tokens after all blocks; `keep_mask` True = the token may be looked at, None: all may."""
-        mask = None if keep_mask is None else keep_mask[:, None, None]  # (B, 1, 1, L)
+        mask = None if keep_mask is None else _attention_mask(keep_mask[:, None, None], tokens)  # (B, 1, 1, L + 1)
         for block in self.blocks:
             tokens = block(tokens, mask)
         return tokens
@@ -71,7 +73,7 @@ class HPTTrunk(nn.Module):
         Drop-path draws for every sequence, not for every row: it is the same in training, too.
         """
         packing = pack_sequences(keep_mask)
-        rows, mask = packing.pack(tokens), packing.mask()
+        rows, mask = packing.pack(tokens), _attention_mask(packing.mask(), tokens)
         for block in self.blocks:
             rows = block(rows, mask, packing)
         return packing.unpack(rows)
@@ -128,6 +130,11 @@ def _shape(size: str | None, width: int | None, depth: int | None) -> tuple[int,
     return depth, width
 
 
+def _attention_mask(mask: Bool[Tensor, "B 1 _ L"], tokens: Tensor) -> Float[Tensor, "B 1 _ L1"]:
+    """To be added to the logits: `mask` True = the row (or all rows) may look at the column; all at what is learned."""
+    return additive(F.pad(mask, (0, 1), value=True), like=tokens)
+
+
 def _published(name: str) -> str:
     """Ours has linear layers where the authors have plain tensors, so that adapters find them."""
     return PREFIX + name.replace(".in_proj.", ".in_proj_")
@@ -143,9 +150,9 @@ class _Block(nn.Module):
         self.norm_2 = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, tokens: Tensor, mask: Tensor | None, packing: Packing | None = None) -> Tensor:
-        tokens = tokens + self._branch(self.attn(self.norm_1(tokens), mask), packing)
-        hidden = F.gelu(self.mlp["fc1"](self.norm_2(tokens)))
-        return tokens + self._branch(self.mlp["fc2"](hidden), packing)
+        tokens = plus_branch(tokens, self._branch(self.attn(self.norm_1(tokens), mask), packing))
+        hidden = gelu_of(self.mlp["fc1"](self.norm_2(tokens)))
+        return plus_branch(tokens, self._branch(self.mlp["fc2"](hidden), packing))
 
     def _branch(self, values: Tensor, packing: Packing | None) -> Tensor:
         """Drop the branch of a sequence with probability `drop_path`, as `models.block.drop_branches` does."""
@@ -170,14 +177,14 @@ class _Attention(nn.Module):
         nn.init.xavier_normal_(self.bias_k)
         nn.init.xavier_normal_(self.bias_v)
 
-    def forward(self, tokens: Float[Tensor, "B L D"], mask: Bool[Tensor, "B 1 _ L"] | None) -> Float[Tensor, "B L D"]:
-        """`mask` True = the row (or all rows) may look at the column; all may look at what is learned."""
+    def forward(self, tokens: Float[Tensor, "B L D"], mask: Float[Tensor, "B 1 _ L1"] | None) -> Float[Tensor, "B L D"]:
+        """`mask` as `_attention_mask` makes it."""
         batch = tokens.shape[0]
         query, key, value = self.in_proj(tokens).chunk(3, dim=-1)
         key = torch.cat([key, self.bias_k.to(key.dtype).expand(batch, -1, -1)], dim=1)  # (B, L + 1, D)
         value = torch.cat([value, self.bias_v.to(value.dtype).expand(batch, -1, -1)], dim=1)
         if mask is not None:
-            mask = F.pad(mask, (0, 1), value=True)  # (B, 1, 1 or L, L + 1)
+            mask = mask.to(query.dtype)
         heads = [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value)]  # (B, H, _, E)
         attended = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=mask)
         return self.out_proj(attended.transpose(1, 2).flatten(2))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from embodied.core.errors import UsageError
 from embodied.models.block import Block, initialize
+from embodied.models.sequence.attention_rules import additive
 from embodied.models.sequence.packing import pack_sequences
 
 
@@ -49,6 +51,8 @@ class Trunk(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "B L D"], *, mask: Tensor | None = None) -> Float[Tensor, "B L D"]:
         """The tokens after all blocks; `mask` as of `Block`, see `attention_rules.mask_from_groups`."""
+        if mask is not None and mask.dtype == torch.bool:
+            mask = additive(mask, like=tokens)
         for block in self.blocks:
             tokens = block(tokens, mask=mask)
         return self.norm(tokens)

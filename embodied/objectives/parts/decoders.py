@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from embodied.core.errors import UsageError, unknown_name
+from embodied.models.attention import attention
 from embodied.models.block import Block, initialize
 from embodied.models.patches import unpatchify
 from embodied.models.positions import sincos_2d
@@ -117,7 +117,7 @@ class CrossBlock(nn.Module):
         query = self.query(self.norm_query(tokens)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key_value = self.key_value(self.norm_memory(memory)).unflatten(-1, (2, self.heads, -1))
         key, value = key_value.permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(query, key, value)  # (B, heads, M, D/heads)
+        seen = attention(query, key, value)  # (B, heads, M, D/heads)
         tokens = tokens + self.project(seen.transpose(1, 2).flatten(2))
         return tokens + self.mlp(self.norm(tokens))
 
