@@ -8,10 +8,10 @@ from pathlib import Path
 
 from embodied.bench.cells import Cell, CellResult
 from embodied.bench.launchers.crew import Crew
-from embodied.bench.plan import Plan, load_plan, require_same_protocol, save_plan
+from embodied.bench.plan import PLANNING, Plan, load_plan, require_same_protocol, save_plan
 from embodied.bench.result_files import RESULTS, load_result, load_results, result_path, save_result
 from embodied.bench.schedule import Schedule, Tally, Watcher
-from embodied.bench.suite import BY_SEED, LEARNS_ALONG, tries_static
+from embodied.bench.suite import LEARNS_ALONG, owned_by_seed, tries_static
 from embodied.bench.work_list import COLLECT, DONE, FAILED, Item, WorkList
 from embodied.core.errors import UserError
 from embodied.core.files import write_text
@@ -52,7 +52,9 @@ def items_of(plan: Plan, cells: Sequence[Cell]) -> list[Item]:
             if needs not in wanted:
                 raise UserError(f"{cell.key} needs the cell {needs}, whose policy it tries")
         scene = store or f"{cell.env}/{cell.task}"
-        item = Item(key=cell.key, needs=needs, encoder=cell.encoder, store=scene, team=team_of(cell))
+        # A planner predicts a batch of its own: there is nothing to encode together.
+        team = "" if plan.recipe(cell).kind == PLANNING else team_of(cell)
+        item = Item(key=cell.key, needs=needs, encoder=cell.encoder, store=scene, team=team)
         items.append(item)
     return items
 
@@ -61,7 +63,7 @@ def team_of(cell: Cell) -> str:
     """Name of the cells that may be evaluated together: same task, look and weights; empty where the encoder learns."""
     if cell.encoder == LEARNS_ALONG:
         return ""
-    weights = f"{cell.encoder}#{cell.seed}" if cell.encoder in BY_SEED else cell.encoder
+    weights = f"{cell.encoder}#{cell.seed}" if owned_by_seed(cell.encoder) else cell.encoder
     return "/".join((cell.env, cell.task, cell.variant, weights))
 
 

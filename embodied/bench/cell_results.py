@@ -10,10 +10,8 @@ from typing import Any
 import torch
 
 from embodied.bench.cells import Cell, CellResult, Episode
-from embodied.bench.experiment import Experiment
-from embodied.bench.phases import phase_cpu_seconds
+from embodied.bench.phases import AnyExperiment, phase_cpu_seconds
 from embodied.bench.plan import Plan
-from embodied.bench.reinforcement import Reinforcement
 from embodied.bench.results import sequential_record
 from embodied.bench.suite import tries_static
 from embodied.core.run_folder import RunFolder, read_metrics
@@ -34,7 +32,7 @@ class OpenCell:
     """
 
     cell: Cell
-    experiment: Experiment | Reinforcement
+    experiment: AnyExperiment
     run: RunFolder
     encoder_fingerprint: str
 

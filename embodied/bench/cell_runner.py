@@ -18,12 +18,10 @@ from embodied.bench.cell_results import OpenCell, result_of
 from embodied.bench.cells import Cell, cell_of
 from embodied.bench.collection import collect_into
 from embodied.bench.cpu_time import CpuWatch
-from embodied.bench.experiment import Experiment
 from embodied.bench.launchers.crew import Done
-from embodied.bench.phases import Phases, report_episodes, run_evaluation, run_training
+from embodied.bench.phases import AnyExperiment, Phases, report_episodes, run_evaluation, run_training
 from embodied.bench.plan import Plan, Recipe, load_plan
 from embodied.bench.recipes import Place, experiment_of
-from embodied.bench.reinforcement import Reinforcement
 from embodied.bench.result_files import RUNS, file_name, save_result
 from embodied.bench.results import save_outcomes
 from embodied.bench.session import KeptSession
@@ -193,19 +191,19 @@ class CellRunner:
     def close(self) -> None:
         self._session.close()
 
-    def _require_same_encoder(self, cell: Cell, experiment: Experiment | Reinforcement) -> str:
+    def _require_same_encoder(self, cell: Cell, experiment: AnyExperiment) -> str:
         """The frozen encoder's fingerprint, which must be that of the cells before; empty of one that learns along."""
         if getattr(experiment.frozen_encoder, "trainable", False):
             return ""
         found = fingerprint(experiment.frozen_encoder)
         if cell.encoder in MANDATORY:
             return found  # random weights belong to the seed, a state's size to the task
-        path = self._folder / ENCODERS / file_name(cell.encoder)
+        path = self._folder / ENCODERS / file_name(cell.weights)
         if not path.is_file():
             write_text(path, found)
         if (before := path.read_text(encoding="utf-8")) != found:
             raise UserError(
-                f"encoder={cell.encoder} has changed since other cells of this benchmark ran: its fingerprint was "
+                f"encoder={cell.weights} has changed since other cells of this benchmark ran: its fingerprint was "
                 f"{before[:12]} and is {found[:12]}. Give the new one a folder of its own, or choose another root="
             )
         return found

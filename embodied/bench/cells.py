@@ -17,6 +17,7 @@ from embodied.core.files import hash_json
 # Of CellResult's record; raise it when a reader of the older one would misread or refuse the newer. Fields that came
 # later are optional: 2 has cpu_seconds and sequential.
 RESULT_FORMAT = 2
+SEED = "{seed}"  # in the name of an encoder of which every seed has weights of its own: the cell's seed
 PROTOCOL_FORMAT = 1  # of what `protocol_hash` is made of: a number of its own, since results of two hashes never mix
 
 
@@ -31,7 +32,7 @@ class Cell:
             trained in the static scene and is tried under a visual shift, `with:<option>=<value>` for one that is
             tried with other options of the environment.
         controller: its name in the suite's YAML: `mlp`, `conv`, `ppo`.
-        encoder: as `load_encoder` takes it.
+        encoder: as `load_encoder` takes it, with `{seed}` where the seed stands in it.
         demos: demonstrations to learn from; 0 for reinforcement learning.
         seed: of training and of the evaluation episodes.
     """
@@ -48,6 +49,11 @@ class Cell:
     def key(self) -> str:
         """The cell's name in files and tables: all of its fields, unique within a benchmark."""
         return "/".join(str(value) for value in asdict(self).values())
+
+    @property
+    def weights(self) -> str:
+        """The encoder with the seed in its place."""
+        return self.encoder.replace(SEED, str(self.seed))
 
     @property
     def group(self) -> tuple[str, str, str, int]:

@@ -18,7 +18,7 @@ from embodied.core.files import write_json
 
 PLAN = "bench.json"
 FORMAT = 1
-IMITATION, REINFORCEMENT = "imitation", "reinforcement"
+IMITATION, REINFORCEMENT, PLANNING = "imitation", "reinforcement", "planning"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,9 @@ class Recipe:
     """How to run the cells of one task, look and controller.
 
     Args:
-        kind: `imitation` or `reinforcement`.
-        settings: of the `Experiment` or `Reinforcement`, JSON-able; not what the cell or the machine decides.
+        kind: `imitation`, `reinforcement` or `planning`.
+        settings: of the `Experiment`, `Reinforcement` or `Planning`, JSON-able; not what the cell or the machine
+            decides.
         store: name of the folder of the demonstrations in the cache; empty without any.
         collect: the behaviour that collects them, and how many `episodes`.
         proprioception: whether the task has any.

@@ -46,7 +46,8 @@ class Planning:
     Args:
         env: arguments of `envs.task_env.TaskEnv`.
         encoder: as `load_encoder` takes it; frozen.
-        policy_target: import path of the policy class; `policy` of its keyword arguments those that settings name.
+        policy_target: import path of the policy class; `policy` of its keyword arguments those that settings name, and
+            `model_fingerprint` where it must be that of the model.
         action_space: of the environment.
         picture: an image file of the goal; None: goals are the last frames of demonstrations, if there are any goals.
         store: of demonstrations, for goals and for the head that reads rewards; None: none are needed.
@@ -116,8 +117,19 @@ class Planning:
 
     @cached_property
     def known_model(self) -> str:
-        """The fingerprint of the model, which the policy file names."""
-        return model_fingerprint(str(self.policy["model"]))
+        """The fingerprint of the model, which the policy file names.
+
+        Raises:
+            UserError: the model has another one than the policy's settings expect.
+        """
+        found = model_fingerprint(str(self.policy["model"]))
+        expected = self.policy.get("model_fingerprint", found)
+        if found != expected:
+            raise UserError(
+                f"policy.model={self.policy['model']} has changed since this benchmark began: its fingerprint was "
+                f"{expected[:12]} and is {found[:12]}. Restore the run, or choose another root="
+            )
+        return found
 
     def policy_metadata(self) -> dict[str, Any]:
         """Enough to rebuild the policy, see `policies.artifact`."""

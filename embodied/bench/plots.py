@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from embodied.core.files import atomic_path
+
+if TYPE_CHECKING:  # a third of a second, for processes that draw at their end or not at all
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BLUE, GREEN, RED, GREY = "#2563eb", "#15803d", "#b91c1c", "#6b7280"
 
@@ -91,7 +91,9 @@ def plot_success(outcomes: Sequence[Mapping[str, Any]], interval: Sequence[float
         interval: low and high, in [0, 1].
         path: the PNG to write.
     """
-    figure = Figure(figsize=(7.0, 3.6), layout="constrained")
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _empty_figure(7.0, 3.6)
     left, axes = figure.subplots(1, 2, width_ratios=(1, 5))
     rate = sum(bool(row["success"]) for row in outcomes) / len(outcomes)
     low, high = interval
@@ -115,7 +117,7 @@ def plot_success(outcomes: Sequence[Mapping[str, Any]], interval: Sequence[float
 def plot_comparison(groups: Mapping[str, Sequence[Row]], path: str | Path) -> None:
     """Success rates with intervals, one panel per group (a task), rows from top to bottom as given."""
     labels = [row.label for row in next(iter(groups.values()))]
-    figure = Figure(figsize=(3.6 * len(groups) + 1.6, 0.42 * len(labels) + 1.3), layout="constrained")
+    figure = _empty_figure(3.6 * len(groups) + 1.6, 0.42 * len(labels) + 1.3)
     panels = np.atleast_1d(figure.subplots(1, len(groups), sharey=True))
     for axes, (title, rows) in zip(panels, groups.items(), strict=True):
         places = range(len(rows))
@@ -137,7 +139,7 @@ def plot_comparison(groups: Mapping[str, Sequence[Row]], path: str | Path) -> No
 def plot_differences(groups: Mapping[str, Sequence[Row]], path: str | Path) -> None:
     """Differences in percentage points with intervals around zero, one panel per group, rows from top to bottom."""
     height = max(len(rows) for rows in groups.values())
-    figure = Figure(figsize=(4.6 * len(groups) + 0.6, 0.42 * height + 1.9), layout="constrained")
+    figure = _empty_figure(4.6 * len(groups) + 0.6, 0.42 * height + 1.9)
     panels = np.atleast_1d(figure.subplots(1, len(groups)))
     for axes, (title, rows) in zip(panels, groups.items(), strict=True):
         means = [100 * row.mean for row in rows]
@@ -161,8 +163,14 @@ def save_image_grid(rows: Sequence[np.ndarray], path: str | Path) -> None:
         Image.fromarray(grid).save(temporary, format="png")
 
 
+def _empty_figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = _empty_figure(width, height)
     axes = figure.subplots()
     plain_axes(axes)
     return figure, axes
@@ -176,5 +184,7 @@ def plain_axes(axes: Axes) -> None:
 
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, at once."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     with atomic_path(path) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary))

@@ -11,7 +11,9 @@ import torch
 
 from embodied.bench.cells import Cell
 from embodied.bench.experiment import Experiment, Training
-from embodied.bench.plan import IMITATION, REINFORCEMENT, Recipe
+from embodied.bench.phases import AnyExperiment
+from embodied.bench.plan import IMITATION, PLANNING, REINFORCEMENT, Recipe
+from embodied.bench.planning import Planning
 from embodied.bench.reinforcement import Reinforcement
 from embodied.bench.session import Session
 from embodied.bench.statistics.sequential import SequentialTest
@@ -49,7 +51,7 @@ class Place:
         return self.cache / "stores"
 
 
-def recipe_of(experiment: Experiment | Reinforcement, collect: Mapping[str, Any], *, proprioception: bool) -> Recipe:
+def recipe_of(experiment: AnyExperiment, collect: Mapping[str, Any], *, proprioception: bool) -> Recipe:
     """The recipe of an experiment's kind.
 
     Args:
@@ -66,9 +68,15 @@ def recipe_of(experiment: Experiment | Reinforcement, collect: Mapping[str, Any]
             value = asdict(value)
         elif isinstance(value, ActionSpace):
             value = value.record()
+        elif isinstance(value, Path):
+            value = str(value)
         settings[each.name] = dict(value) if isinstance(value, Mapping) else value
+    kind = REINFORCEMENT if isinstance(experiment, Reinforcement) else IMITATION
+    if isinstance(experiment, Planning):
+        kind = PLANNING
+        settings["policy"]["model_fingerprint"] = experiment.known_model  # a folder says nothing of its weights
     return Recipe(
-        kind=REINFORCEMENT if isinstance(experiment, Reinforcement) else IMITATION,
+        kind=kind,
         settings=settings,
         store=experiment.store.name if experiment.store is not None else "",
         collect=dict(collect) if experiment.store is not None else {},
@@ -84,7 +92,7 @@ def experiment_of(
     *,
     record: bool,
     stopping: SequentialTest | None = None,
-) -> Experiment | Reinforcement:
+) -> AnyExperiment:
     """What to run for a cell; of a shifted one, what its policy came of, with the shift in the reported episodes.
 
     Args:
@@ -97,7 +105,7 @@ def experiment_of(
     """
     shared: dict[str, Any] = {
         "store": place.stores / recipe.store if recipe.store else None,
-        "encoder": cell.encoder,
+        "encoder": cell.weights,
         "demos": cell.demos,
         "seed": cell.seed,
         "shift": options_of(cell.variant),
@@ -116,4 +124,8 @@ def experiment_of(
     settings["training"] = Training(**settings["training"])
     if settings.get("action_space"):
         settings["action_space"] = ActionSpace.of(settings["action_space"])
+    if recipe.kind == PLANNING:
+        picture = settings["picture"]
+        settings |= {"picture": None if picture is None else Path(picture)}
+        return Planning(**settings, **{**shared, "demos": cell.demos if recipe.store else 0})
     return Experiment(**settings, **shared)

@@ -2,8 +2,9 @@
 
 A preset is a YAML file in `embodied/conf/replicate/`: `paper`, `url`, `theirs`, `ours`, `roles` (encoders by name),
 `claims`, and `suite`, or several `suites` by name. Optional are `pretraining` (see `replicate_jobs`), whose encoders
-every suite names with their controllers in `encoders`; `curves` (see `replicate_curves`); and `sizes`: by name, what
-another size of the preset has in place of the rest.
+every suite names with their controllers in `encoders`, and whose runs settings of controllers may name as `job:<name>`;
+`curves` and `measures` of them (see `replicate_curves`, `replicate_measures`); and `sizes`: by name, what another size
+of the preset has in place of the rest.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import Any
 import yaml
 
 from embodied.bench.replicate_curves import Curve, read_curve
-from embodied.bench.replicate_jobs import Pretraining, export_path, read_pretraining
+from embodied.bench.replicate_jobs import Pretraining, read_pretraining
+from embodied.bench.replicate_measures import Measure, read_measure
 from embodied.bench.suite import MANDATORY, Suite, check_encoder_name, read_suite
-from embodied.bench.tables.contenders import Contender
+from embodied.bench.tables.contenders import Column, Contender
 from embodied.core.errors import UsageError, unknown_name
 
 FOLDER = "replicate"  # in embodied/conf
@@ -58,6 +60,7 @@ class Replication:
         suites: one or several.
         pretraining: what is pre-trained before.
         curves: of losses of pre-trainings.
+        measures: of what looks at pre-trainings found.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Replication:
     suites: Sequence[Suite] = field(repr=False)
     pretraining: Pretraining = field(default_factory=lambda: Pretraining(stores={}, jobs=[]))
     curves: Sequence[Curve] = ()
+    measures: Sequence[Measure] = ()
 
     @property
     def suite(self) -> Suite:
@@ -92,7 +96,7 @@ class Replication:
         """The row of the tables that `<name>/<controller>` means; None for a role that nobody has."""
         name, _, controller = text.partition("/")
         if name in self.pretraining.exports():
-            return Contender(str(export_path(self.folder, name)), controller)
+            return Contender(self.pretraining.encoder(self.folder, name), controller)
         encoder = self.roles.get(name, name)
         return None if encoder is None else Contender(check_encoder_name(encoder), controller)
 
@@ -166,6 +170,7 @@ def read_replication(
         suites=suites,
         pretraining=pretraining,
         curves=[read_curve(entry, where=f"{name}: curves") for entry in content.get("curves", [])],
+        measures=[read_measure(entry, where=f"{name}: measures") for entry in content.get("measures", [])],
     )
 
 
@@ -189,7 +194,11 @@ def _suite(content: Mapping[str, Any], name: str, folder: Path, pretraining: Pre
     for encoder, controllers in (content.get("encoders") or {}).items():
         if encoder not in pretraining.exports():
             raise unknown_name(f"encoder of {name}", str(encoder), pretraining.exports() or ["none"])
-        named[str(export_path(folder, encoder))] = controllers
+        named[pretraining.encoder(folder, encoder)] = controllers
+    rest["controllers"] = {
+        controller: pretraining.resolved(folder, settings) if isinstance(settings, Mapping) else settings
+        for controller, settings in rest["controllers"].items()
+    }
     return read_suite({**rest, "baselines": {**(rest.get("baselines") or {}), **named}}, name=name)
 
 
@@ -200,8 +209,8 @@ def check_replication(replication: Replication) -> None:
         UsageError: one does not.
     """
     name, suites = replication.name, replication.suites
-    variants = {variant for suite in suites for task in suite.tasks for variant in task.variants}
-    scenes = {"shifted" if variant.startswith("shift:") else variant for variant in variants}
+    looks = {(task.env, task.task, variant) for suite in suites for task in suite.tasks for variant in task.variants}
+    scenes = {Column(*look, demos=0).scene for look in looks}
     controllers = list(dict.fromkeys(each for suite in suites for each in suite.controllers))
     for claim in replication.claims:
         for text in (claim.better, claim.than):
@@ -213,7 +222,7 @@ def check_replication(replication: Replication) -> None:
         if claim.scene not in scenes:
             raise UsageError(f"{name}: a claim is about the {claim.scene} scene, which its suite lacks")
     jobs = [job.name for job in replication.pretraining.jobs]
-    for curve in replication.curves:
-        for job in curve.points:
-            if job not in jobs:
-                raise unknown_name(f"job of {name}, curve {curve.name}", job, jobs)
+    named = [(job, f"curve {curve.name}") for curve in replication.curves for job in curve.points]
+    for job, where in [*named, *((measure.job, "measures") for measure in replication.measures)]:
+        if job not in jobs:
+            raise unknown_name(f"job of {name}, {where}", job, jobs)

@@ -7,8 +7,8 @@ from html import escape
 from typing import Any
 
 from embodied.bench.html import scrolled, table
-from embodied.bench.replicate_jobs import JobRecord
-from embodied.bench.replicate_verdicts import OPPOSITE, SAME, UNDECIDED, CurveVerdict
+from embodied.bench.replicate_jobs import RUNS, JobRecord, Pretraining
+from embodied.bench.replicate_verdicts import OPPOSITE, SAME, UNDECIDED, CurveVerdict, MeasureVerdict
 from embodied.bench.tables.words import duration
 
 COLORS = {SAME: "ok", OPPOSITE: "bad", UNDECIDED: "soft"}
@@ -42,6 +42,37 @@ def slope_text(verdict: CurveVerdict) -> str:
     if measured.low is None or measured.high is None:
         return f"{measured.slope:+.4f}"
     return f"{measured.slope:+.4f} [{measured.low:+.4f}, {measured.high:+.4f}]"
+
+
+def measure_card(verdict: MeasureVerdict, pretraining: Pretraining) -> str:
+    """The part of the page on a measure, with its picture in the run folder of the job's first seed."""
+    measure, reading = verdict.measure, verdict.reading
+    parts = [headline(measure.claim, verdict.status, verdict.reason, measure.theirs)]
+    if reading.value is not None:
+        values = "" if len(reading.values) < 2 else f", over {len(reading.values)} seeds"
+        parts.append(
+            f"<p><b>Ours:</b> {escape(measure.metric)} of {escape(measure.job)} is <b>{escape(reading_text(verdict))}"
+            f"</b>{values} (asked for: {measure.asked})</p>"
+        )
+        if measure.picture is not None:
+            first = next(job for job in pretraining.jobs if job.name == measure.job)
+            parts.append(f'<p><img src="{RUNS}/{escape(first.key)}/{escape(measure.picture)}" alt=""></p>')
+    return f'<div class="verdict">{"".join(parts)}</div>'
+
+
+def reading_text(verdict: MeasureVerdict) -> str:
+    """The number with its unit, and its interval if it has one that is more than the number."""
+    reading, unit = verdict.reading, verdict.measure.unit
+    assert reading.value is not None, verdict
+    shown = f"{reading.value:.4g}" + (f" {unit}" if unit else "")
+    if reading.low is None or reading.high is None or reading.low == reading.high:
+        return shown
+    return f"{shown} [{reading.low:.4g}, {reading.high:.4g}]"
+
+
+def measure_record(verdict: MeasureVerdict) -> dict[str, Any]:
+    """A verdict on a measure, JSON-able."""
+    return {**vars(verdict.measure), **vars(verdict.reading), "status": verdict.status, "reason": verdict.reason}
 
 
 def jobs_table(jobs: Mapping[str, JobRecord]) -> str:

@@ -99,11 +99,17 @@ def measure(curve: Curve, records: Mapping[str, JobRecord], pretraining: Pretrai
     if not seeds:
         return Measured(values=values, missing=missing)
     slopes = np.polyfit(curve.places, values, 1)[0]  # (seeds,)
-    mean = float(slopes.mean())
     if len(slopes) < 2:
-        return Measured(values=values, slope=mean, missing=missing)
-    reach = STUDENT[min(len(slopes) - 1, len(STUDENT)) - 1] * float(slopes.std(ddof=1)) / len(slopes) ** 0.5
-    return Measured(values=values, slope=mean, low=mean - reach, high=mean + reach, missing=missing)
+        return Measured(values=values, slope=float(slopes.mean()), missing=missing)
+    mean, low, high = student_interval(slopes)
+    return Measured(values=values, slope=mean, low=low, high=high, missing=missing)
+
+
+def student_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean of at least two values, and the 95 % interval of it by Student's t."""
+    mean = float(values.mean())
+    reach = STUDENT[min(len(values) - 1, len(STUDENT)) - 1] * float(values.std(ddof=1)) / len(values) ** 0.5
+    return mean, mean - reach, mean + reach
 
 
 def plot_curve(curve: Curve, measured: Measured, path: Path) -> None:

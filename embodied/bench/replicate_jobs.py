@@ -12,6 +12,8 @@ pretraining:
       data: [{store: demos, embodiment: sawyer}]
       exports: {many: encoders/sawyer}
     more: {settings: {sequence.trunk: "job:many/trunk.safetensors"}, seeds: 3, exports: {}}
+    tuned: {seeds: 3, each_seed: true}                 # cells of a seed see the encoder of that seed
+    looked: {looks: {depths: {store: demos}}}          # measured afterwards, see `cli.replicate_looks`
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from embodied.bench.cells import SEED
 from embodied.core.errors import UsageError, UserError, unknown_name
 from embodied.core.files import hash_json, write_json
 
@@ -40,6 +43,8 @@ class Job:
         data: names of stores; or entries of a manifest, each with a `store`.
         settings: of `embodied pretrain`.
         exports: name of an encoder -> its folder in the run; of the first seed.
+        each_seed: export that of every seed, under one name.
+        looks: what is measured when it is done -> its settings.
     """
 
     name: str
@@ -48,6 +53,8 @@ class Job:
     data: Sequence[str | Mapping[str, Any]]
     settings: Mapping[str, Any] = field(default_factory=dict)
     exports: Mapping[str, str] = field(default_factory=dict)
+    each_seed: bool = False
+    looks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -55,9 +62,15 @@ class Job:
         return self.name if self.seeds == 1 else f"{self.name}-{self.seed}"
 
     @property
-    def stores(self) -> list[str]:
-        """Names of the stores that it reads."""
+    def trained_on(self) -> list[str]:
+        """Names of the stores of its data."""
         return list(dict.fromkeys(each if isinstance(each, str) else str(each["store"]) for each in self.data))
+
+    @property
+    def stores(self) -> list[str]:
+        """Names of the stores that have to be there: also those that it is looked at with."""
+        shown = [str(look["store"]) for look in self.looks.values() if "store" in look]
+        return list(dict.fromkeys([*self.trained_on, *shown]))
 
     @property
     def references(self) -> list[str]:
@@ -91,6 +104,29 @@ class Pretraining:
         """Names of the encoders that come of it."""
         return list(dict.fromkeys(name for job in self.jobs for name in job.exports))
 
+    def seeds(self) -> int | None:
+        """How many seeds all encoders have that differ by seed; None where none do."""
+        return min((job.seeds for job in self.jobs if job.each_seed), default=None)
+
+    def encoder(self, folder: Path, name: str) -> str:
+        """An encoder that comes of it, as cells name it."""
+        each = any(job.each_seed for job in self.jobs if name in job.exports)
+        return str(export_path(folder, name)) + (f"/{SEED}" if each else "")
+
+    def resolved(self, folder: Path, settings: Mapping[str, Any], *, seed: int = 0) -> dict[str, Any]:
+        """Settings with run folders in place of the jobs that they name."""
+        return {name: self._resolved(folder, value, seed) for name, value in settings.items()}
+
+    def _resolved(self, folder: Path, value: Any, seed: int) -> Any:
+        if not (isinstance(value, str) and value.startswith(REFERENCE)):
+            return value
+        name, slash, inner = value.removeprefix(REFERENCE).partition("/")
+        named = [job for job in self.jobs if job.name == name]
+        if not named:
+            raise unknown_name("job", name, dict.fromkeys(job.name for job in self.jobs) or ["none"])
+        chosen = next((job for job in named if job.seed == seed), named[0])
+        return f"{run_path(folder, chosen)}{slash}{inner}"
+
     def before(self, job: Job) -> Job | None:
         """The job that another goes on from: the one of its seed, or the only one."""
         if job.after is None:
@@ -108,6 +144,7 @@ class Pretraining:
                 "settings": dict(job.settings),
                 "seed": job.seed,
                 "before": None if before is None else self.identity(before),
+                **({"looks": {name: dict(look) for name, look in job.looks.items()}} if job.looks else {}),
             }
         )
 
@@ -133,7 +170,7 @@ def read_pretraining(content: Any, *, where: str) -> Pretraining:
 
 
 def _jobs(name: str, entry: Any, shared: Mapping[str, Any], data: Any, where: str) -> Iterator[Job]:
-    fields = _group(entry or {}, where, known=("data", "settings", "exports", "seeds"))
+    fields = _group(entry or {}, where, known=("data", "settings", "exports", "seeds", "each_seed", "looks"))
     seeds = fields.get("seeds", 1)
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise UsageError(f"{where}.seeds must be a whole number of at least 1, got {seeds!r}")
@@ -147,6 +184,10 @@ def _jobs(name: str, entry: Any, shared: Mapping[str, Any], data: Any, where: st
     if "objective" not in settings:
         raise UsageError(f"{where}.settings: objective is missing")
     exports = _group(fields.get("exports", {name: "encoder"}), f"{where}.exports")
+    each_seed = fields.get("each_seed", False)
+    if not isinstance(each_seed, bool):
+        raise UsageError(f"{where}.each_seed must be true or false, got {each_seed!r}")
+    looks = _group(fields.get("looks") or {}, f"{where}.looks")
     for seed in range(seeds):
         yield Job(
             name=name,
@@ -154,7 +195,9 @@ def _jobs(name: str, entry: Any, shared: Mapping[str, Any], data: Any, where: st
             seeds=seeds,
             data=read,
             settings=settings,
-            exports={key: str(value) for key, value in exports.items()} if seed == 0 else {},
+            exports={key: str(value) for key, value in exports.items()} if seed == 0 or each_seed else {},
+            each_seed=each_seed,
+            looks={kind: _group(look or {}, f"{where}.looks.{kind}") for kind, look in looks.items()},
         )
 
 
@@ -169,7 +212,7 @@ def _check(made: Pretraining, where: str) -> None:
                 raise unknown_name(f"job of {where}, named by {job.name}", name, names)
         if len(job.references) > 1:
             raise UsageError(f"{where}: {job.name} names the runs of {' and '.join(job.references)}: one is the most")
-    exported = [name for job in made.jobs for name in job.exports]
+    exported = [name for job in made.jobs for name in job.exports if job.seed == 0]
     if twice := sorted({name for name in exported if exported.count(name) > 1}):
         raise UsageError(f"{where}: two jobs export {twice[0]}")
 
@@ -186,6 +229,12 @@ def _group(content: Any, where: str, *, known: Sequence[str] | None = None) -> d
 def export_path(folder: Path, name: str) -> Path:
     """Where the encoder of a name lies, once it is there."""
     return (folder / EXPORTS / name).expanduser().resolve()
+
+
+def export_places(folder: Path, job: Job) -> dict[Path, str]:
+    """Where a job's encoders go -> their folders in its run."""
+    places = {export_path(folder, name): inner for name, inner in job.exports.items()}
+    return {path / str(job.seed): inner for path, inner in places.items()} if job.each_seed else places
 
 
 def run_path(folder: Path, job: Job) -> Path:

@@ -13,10 +13,19 @@ from rich.table import Table
 from embodied.bench.cells import CellResult
 from embodied.bench.html import document, scrolled, table
 from embodied.bench.replicate import Replication
-from embodied.bench.replicate_cards import curve_card, curve_record, headline, jobs_table, slope_text
+from embodied.bench.replicate_cards import (
+    curve_card,
+    curve_record,
+    headline,
+    jobs_table,
+    measure_card,
+    measure_record,
+    reading_text,
+    slope_text,
+)
 from embodied.bench.replicate_curves import plot_curve
 from embodied.bench.replicate_jobs import JobRecord
-from embodied.bench.replicate_verdicts import CurveVerdict, Verdict
+from embodied.bench.replicate_verdicts import CurveVerdict, MeasureVerdict, Verdict
 from embodied.bench.statistics.aggregates import Estimate
 from embodied.bench.tables.contenders import Contender, column_labels
 from embodied.bench.tables.figures import Ink, interval_bar
@@ -37,6 +46,7 @@ def write_replication(
     seconds: float,
     *,
     curves: Sequence[CurveVerdict] = (),
+    measures: Sequence[MeasureVerdict] = (),
     jobs: Mapping[str, JobRecord] | None = None,
 ) -> Path:
     """Write `replicate.html`, `replicate.json` and `plots/` into the replication's folder; returns the page.
@@ -46,16 +56,22 @@ def write_replication(
         verdicts: on its claims.
         seconds: of computing, of all cells.
         curves: verdicts on its curves.
+        measures: verdicts on its measures.
         jobs: records of its pre-trainings.
     """
     folder = replication.folder
     for each in curves:
         if each.measured.values.size:
             plot_curve(each.curve, each.measured, folder / "plots" / f"{each.curve.name}.png")
-    write_json(folder / "replicate.json", record(replication, verdicts, seconds, curves=curves, jobs=jobs))
+    found = record(replication, verdicts, seconds, curves=curves, measures=measures, jobs=jobs)
+    write_json(folder / "replicate.json", found)
     page = folder / "replicate.html"
     style = (files("embodied.bench.tables") / "assets" / "bench.css").read_text(encoding="utf-8") + STYLE
-    body = _body(replication, verdicts, seconds, curves, jobs or {})
+    further = [
+        *(curve_card(each) for each in curves),
+        *(measure_card(each, replication.pretraining) for each in measures),
+    ]
+    body = _body(replication, verdicts, seconds, further, jobs or {})
     write_text(page, document(f"Replication: {replication.name}", body, style=style))
     return page
 
@@ -66,6 +82,7 @@ def record(
     seconds: float,
     *,
     curves: Sequence[CurveVerdict] = (),
+    measures: Sequence[MeasureVerdict] = (),
     jobs: Mapping[str, JobRecord] | None = None,
 ) -> dict[str, Any]:
     """The verdicts, JSON-able; arguments as of `write_replication`."""
@@ -77,6 +94,7 @@ def record(
         "seconds": round(seconds, 1),
         "verdicts": [_verdict_record(verdict) for verdict in verdicts],
         "curves": [curve_record(verdict) for verdict in curves],
+        "measures": [measure_record(verdict) for verdict in measures],
         "pretraining": {key: {"seconds": job.seconds, **job.metrics} for key, job in (jobs or {}).items()},
     }
 
@@ -113,7 +131,7 @@ def _body(
     replication: Replication,
     verdicts: Sequence[Verdict],
     seconds: float,
-    curves: Sequence[CurveVerdict],
+    further: Sequence[str],
     jobs: Mapping[str, JobRecord],
 ) -> str:
     tasks = sum(len(suite.tasks) for suite in replication.suites)
@@ -128,7 +146,7 @@ def _body(
 <p>A difference in setting can turn a result around, so "opposite direction" says that the claim does not carry over to
 this setting, not that the paper is wrong. Everything behind the numbers is in the report: {pages}.</p>
 {"".join(_card(verdict) for verdict in verdicts)}
-{"".join(curve_card(verdict) for verdict in curves)}
+{"".join(further)}
 {jobs_table(jobs)}
 """
 
@@ -165,7 +183,12 @@ def _card(verdict: Verdict) -> str:
     return f'<div class="verdict">{"".join(parts)}</div>'
 
 
-def verdict_table(replication: Replication, verdicts: Sequence[Verdict], curves: Sequence[CurveVerdict] = ()) -> Table:
+def verdict_table(
+    replication: Replication,
+    verdicts: Sequence[Verdict],
+    curves: Sequence[CurveVerdict] = (),
+    measures: Sequence[MeasureVerdict] = (),
+) -> Table:
     """For a terminal."""
     shown = Table(title=f"{replication.name}: {replication.paper}", title_justify="left", show_lines=True)
     for name in ("claim", "theirs", "ours, points", "verdict"):
@@ -188,6 +211,10 @@ def verdict_table(replication: Replication, verdicts: Sequence[Verdict], curves:
         slope = "" if each.measured.slope is None else f"slope {slope_text(each)}"
         ours = slope.replace("[", r"\[")
         shown.add_row(each.curve.claim, each.curve.theirs, ours, f"{each.status}: {each.reason}")
+    for found in measures:
+        number = "" if found.reading.value is None else f"{found.measure.metric}: {reading_text(found)}"
+        told = f"{found.status}: {found.reason}"
+        shown.add_row(found.measure.claim, found.measure.theirs, number.replace("[", r"\["), told)
     return shown
 
 

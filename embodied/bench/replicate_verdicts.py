@@ -9,6 +9,7 @@ from embodied.bench.cells import CellResult
 from embodied.bench.replicate import Claim, Replication
 from embodied.bench.replicate_curves import Curve, Measured, measure
 from embodied.bench.replicate_jobs import JobRecord
+from embodied.bench.replicate_measures import Measure, Reading, take
 from embodied.bench.statistics.paired import holm
 from embodied.bench.tables.contenders import Column, Contender, contender_of
 from embodied.bench.tables.duels import Duel, Side, make_duels
@@ -37,6 +38,16 @@ class CurveVerdict:
     status: str
     reason: str
     measured: Measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureVerdict:
+    """What looks at our pre-trainings say of a measure."""
+
+    measure: Measure
+    status: str
+    reason: str
+    reading: Reading
 
 
 def judge(replication: Replication, results: Sequence[CellResult]) -> list[Verdict]:
@@ -125,4 +136,27 @@ def _decide_curve(curve: Curve, measured: Measured) -> CurveVerdict:
     if high < 0:
         return verdict(OPPOSITE, "the slope's interval lies on the other side")
     leaning = "towards" if sign * measured.slope > 0 else "against"
+    return verdict(UNDECIDED, f"leaning {leaning} the claim, but seeds could turn it")
+
+
+def judge_measures(replication: Replication, records: Mapping[str, JobRecord]) -> list[MeasureVerdict]:
+    """A verdict per measure: the same direction when the 95 % interval of the number lies on the claim's side."""
+    return [_decide_measure(each, take(each, records, replication.pretraining)) for each in replication.measures]
+
+
+def _decide_measure(measure: Measure, reading: Reading) -> MeasureVerdict:
+    def verdict(status: str, reason: str) -> MeasureVerdict:
+        return MeasureVerdict(measure=measure, status=status, reason=reason, reading=reading)
+
+    if reading.value is None:
+        return verdict(UNTESTED, f"{', '.join(reading.missing)} did not end with {measure.metric}")
+    if reading.low is None or reading.high is None:
+        return verdict(UNDECIDED, "a single seed has no interval: give the job more seeds")
+    sign = -1 if measure.above is None else 1
+    low, high = sorted(sign * (end - measure.bound) for end in (reading.low, reading.high))
+    if low > 0:
+        return verdict(SAME, "the interval lies on the claim's side")
+    if high < 0:
+        return verdict(OPPOSITE, "the interval lies on the other side")
+    leaning = "towards" if sign * (reading.value - measure.bound) > 0 else "against"
     return verdict(UNDECIDED, f"leaning {leaning} the claim, but seeds could turn it")

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from embodied.bench.cells import SEED
 from embodied.bench.statistics.sequential import SequentialTest, read_sequential_test
 from embodied.core.errors import UsageError, UserError, unknown_name
 from embodied.encoders.spec import absolute_spec
@@ -168,6 +169,11 @@ def check_encoder_name(spec: str) -> str:
         UsageError: see `encoders.spec.absolute_spec`.
     """
     return absolute_spec(spec.removeprefix("path="))
+
+
+def owned_by_seed(encoder: str) -> bool:
+    """Whether each seed has weights of its own under this name."""
+    return encoder in BY_SEED or SEED in encoder
 
 
 def tries_static(variant: str) -> bool:

@@ -21,10 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from embodied.bench.cpu_time import CpuWatch
-from embodied.bench.experiment import Experiment
-from embodied.bench.phases import Phases
+from embodied.bench.phases import AnyExperiment, Phases
 from embodied.bench.policy_episodes import REPORT_SEEDS, check_actions, episode_seeds, lane_of
-from embodied.bench.reinforcement import Reinforcement
 from embodied.bench.results import save_outcomes
 from embodied.core.files import hash_json, write_json
 from embodied.core.protocols import Carry, Policy, Reporter
@@ -49,7 +47,7 @@ class Trained:
         trained: that holds the policy; of a shifted cell the static one.
     """
 
-    experiment: Experiment | Reinforcement
+    experiment: AnyExperiment
     run: RunFolder
     trained: RunFolder
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
 
 from embodied.bench.plan import Plan, Recipe, plan_tasks, recipe_key
 from embodied.bench.suite import LEARNS_ALONG, Suite, SuiteTask, tries_static
@@ -12,6 +14,13 @@ from embodied.cli.config import CONFIG_MODULE, compose_config
 from embodied.core.errors import UsageError
 from embodied.core.files import hash_json
 from embodied.core.run_folder import versions
+
+if TYPE_CHECKING:  # both load torch, without which finished benchmarks are shown
+    from embodied.bench.phases import AnyExperiment
+    from embodied.bench.planning import Planning
+
+PLANNERS = "visual_mpc"  # in conf/policy
+BLIND = ("state", "proprioception")  # encoders that read no frames
 
 
 def source_of(suite: Suite) -> str:
@@ -38,6 +47,7 @@ def make_plan(suite: Suite) -> Plan:
     """
     from embodied.bench.policy_episodes import REPORT_SEEDS, SEEDS_PER_RUN, SELECTION_SEEDS
 
+    check_planners(suite)
     recipes: dict[str, Recipe] = {}
     for task in suite.tasks:
         for variant in (name for name in task.variants if not tries_static(name)):
@@ -67,6 +77,8 @@ def _recipe(key: str, task: SuiteTask, variant: str, layers: Sequence[Mapping[st
     from embodied.cli.planning_settings import PLANNER
     from embodied.cli.settings import collect_options, make_experiment, make_reinforcement, probe_env
 
+    experiment: AnyExperiment
+
     demos = max(task.demos)
     settings: dict[str, Any] = {"task": task.task, "env.visuals": variant}
     for layer in layers:
@@ -80,14 +92,55 @@ def _recipe(key: str, task: SuiteTask, variant: str, layers: Sequence[Mapping[st
         config = compose_config("train", overrides)
         agent = str(config.policy._target_).startswith(AGENTS)
         if str(config.policy._target_) == PLANNER:
-            raise UsageError("policy=visual_mpc is no controller of suites: run it with embodied train")
-        experiment = make_reinforcement(config) if agent else make_experiment(config)
-        if not agent and not demos:
-            raise UsageError("demos: behaviour cloning needs demonstrations, got 0")
+            experiment = checked_planning(config, demos=demos)
+        elif agent:
+            experiment = make_reinforcement(config)
+        else:
+            experiment = make_experiment(config)
+            if not demos:
+                raise UsageError("demos: behaviour cloning needs demonstrations, got 0")
         collect = {**collect_options(config), "episodes": demos} if experiment.store is not None else {}
         return recipe_of(experiment, collect, proprioception=bool(probe_env(experiment.env).spec_of_task.state))
     except UsageError as error:
         raise UsageError(f"{key}: {error}") from error
+
+
+def check_planners(suite: Suite) -> None:
+    """A planner looks at frames through an encoder that stays as it is.
+
+    Raises:
+        UsageError: a baseline that is none such is to run under one.
+    """
+    planners = [name for name, settings in suite.controllers.items() if settings.get("policy") == PLANNERS]
+    for encoder in (*BLIND, LEARNS_ALONG):
+        if named := [name for name in suite.controllers_of(encoder) if name in planners]:
+            raise UsageError(
+                f"suite {suite.name}: baselines.{encoder}: policy={PLANNERS} sees frames through a frozen encoder, "
+                f"which {encoder} is not: leave {named[0]} out there and name it under pixels, whose features "
+                "policy.cost=pixels does not read"
+            )
+
+
+def checked_planning(config: DictConfig, *, demos: int) -> Planning:
+    """The experiment of a planner whose goals and rewards are those of the suite's own demonstrations.
+
+    Raises:
+        UsageError: a setting makes no sense, or data of the user's own are named.
+        UserError: the model cannot be loaded, or does not go with the task.
+    """
+    from embodied.bench.planning import check_planning
+    from embodied.cli.planning_settings import make_planning
+
+    experiment = make_planning(config)
+    if experiment.given:
+        raise UsageError(
+            "policy.goal and policy.reward.data: a suite collects its demonstrations itself; leave them out, or give "
+            "policy.goal a picture"
+        )
+    if experiment.store is not None and not demos:
+        raise UsageError("demos: goals and the head that reads rewards come of demonstrations, got 0")
+    check_planning(experiment)
+    return experiment
 
 
 def override_text(value: Any) -> str:

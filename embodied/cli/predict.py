@@ -1,4 +1,4 @@
-"""Let a pre-trained video model continue clips, and look at what it predicts.
+"""Let a pre-trained video model continue clips, or expect frames to come, and look at what it predicts.
 
 Films of truth and prediction side by side, a contact sheet, curves over the horizon, and one page with the numbers:
 PSNR, SSIM, distances between features and between sets of clips, beside copying the last frame and beside the
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
@@ -24,12 +25,13 @@ from embodied.bench.prediction.page import header, judgement_rows, prediction_pa
 from embodied.bench.prediction.pictures import write_contact_sheet, write_curves, write_film
 from embodied.bench.video_metrics import FeatureNetwork
 from embodied.cli.config import compose_config, positive
+from embodied.cli.predict_futures import future_clips, is_gr1, load_gr1
 from embodied.cli.pretrain_settings import expand_data
 from embodied.cli.reporter import RichReporter
 from embodied.cli.settings import cache_bytes, resolve_cache, resolve_device
 from embodied.core.errors import UsageError
 from embodied.core.files import write_json, write_text
-from embodied.core.protocols import ACTION, STATE
+from embodied.core.protocols import ACTION, STATE, Reporter
 from embodied.core.run_folder import RunFolder
 from embodied.core.seeding import derive_seed
 from embodied.datasets.loading.clip_sources import Codes, open_clips
@@ -53,10 +55,34 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
     if isinstance(config.films, bool) or config.films < 0:
         raise UsageError(f"films must be a whole number of at least 0, got {config.films!r}")
     device, console = resolve_device(str(config.device)), Console()
-    run = Path(config.run).expanduser()
-    trained = load_trained(run)
-    network = FeatureNetwork.load(str(config.features), device=device)
-    reporter = RichReporter(console)
+    run, reporter = Path(config.run).expanduser(), RichReporter(console)
+    if is_gr1(run):
+        gr1, before = load_gr1(run)
+        network = FeatureNetwork.load(str(config.features), device=device)
+        futures = future_clips(config, gr1.to(device), before, reporter)
+        clips, rate, trained_on, model = futures.clips, futures.fps, futures.trained_on, type(gr1).__name__
+    else:
+        trained = load_trained(run)
+        network = FeatureNetwork.load(str(config.features), device=device)
+        clips, rate, trained_on = continued_clips(config, run, trained, device=device, reporter=reporter)
+        model = type(trained.objective).__name__
+    with reporter.phase("judge"):
+        judgement = judge(clips, network, seed=int(config.seed), reporter=reporter)
+    folder = Path(config.to).expanduser() if config.to else run / "predictions"
+    fps = float(config.fps or rate)
+    command = shlex.join(["embodied", "predict", *arguments])
+    write_all(folder, clips, judgement, network, fps=fps, films=int(config.films), facts={
+        "title": f"{model}: predictions", "trained_on": trained_on, "command": command,
+    })  # fmt: skip
+    show(judgement, console)
+    console.print(f"look at [bold]{escape(str(folder / PAGE))}[/]", highlight=False, soft_wrap=True)
+    return 0
+
+
+def continued_clips(
+    config: DictConfig, run: Path, trained: TrainedVideo, *, device: torch.device, reporter: Reporter
+) -> tuple[Clips, float, bool]:
+    """The clips of a model of codes, their frames per second, and whether it was trained on them."""
     trained.objective.to(device)
     with reporter.phase("data"):
         data, trained_on = open_data(config, run, trained, reporter)
@@ -66,21 +92,11 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
         clips = predict_clips(
             trained.objective, data, indices, context=context, seed=int(config.seed), reporter=reporter
         )
-    with reporter.phase("judge"):
-        judgement = judge(clips, network, seed=int(config.seed), reporter=reporter)
-    folder = Path(config.to).expanduser() if config.to else run / "predictions"
     rates = [source.fps for source in data.sources if source.fps]
-    fps = float(config.fps or (rates[0] / data.stride if rates else _FPS))
-    command = shlex.join(["embodied", "predict", *arguments])
-    write_all(folder, clips, judgement, network, fps=fps, films=int(config.films), facts={
-        "title": f"{type(trained.objective).__name__}: predictions", "trained_on": trained_on, "command": command,
-    })  # fmt: skip
-    show(judgement, console)
-    console.print(f"look at [bold]{escape(str(folder / PAGE))}[/]", highlight=False, soft_wrap=True)
-    return 0
+    return clips, rates[0] / data.stride if rates else _FPS, trained_on
 
 
-def open_data(config: DictConfig, run: Path, trained: TrainedVideo, reporter: RichReporter) -> tuple[ClipDataset, bool]:
+def open_data(config: DictConfig, run: Path, trained: TrainedVideo, reporter: Reporter) -> tuple[ClipDataset, bool]:
     """The clips to predict, and whether the model was trained on them.
 
     What the run kept from training (`holdout`) is found again by its seed; other data were never seen, unless the user
@@ -150,7 +166,7 @@ def write_all(
 def show(judgement: Judgement, console: Console) -> None:
     """The table of the page, without its intervals."""
     shown = Table(box=None, pad_edge=False)
-    for name in header():
+    for name in header(judgement):
         shown.add_column(name, justify="right" if name else "left", no_wrap=not name)
     for row in judgement_rows(judgement, intervals=False):
         shown.add_row(*row)

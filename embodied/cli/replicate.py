@@ -24,7 +24,7 @@ from rich.table import Table
 from embodied.bench.replicate import Replication, check_replication, load_replication, preset_names
 from embodied.bench.replicate_jobs import RUNS, load_records
 from embodied.bench.replicate_report import computing_seconds, verdict_table, write_replication
-from embodied.bench.replicate_verdicts import judge, judge_curves
+from embodied.bench.replicate_verdicts import judge, judge_curves, judge_measures
 from embodied.bench.result_files import load_results
 from embodied.cli.bench_arguments import compose_sub_verb
 from embodied.cli.data import quoted
@@ -75,8 +75,7 @@ def replicate(replication: Replication, arguments: Sequence[str], config: DictCo
     from embodied.cli.bench import bench, check_settings, chosen_seeds
 
     check_settings(config)
-    for suite in replication.suites:
-        chosen_seeds(config.seeds, suite.seeds)
+    check_seeds(replication, [seed for suite in replication.suites for seed in chosen_seeds(config.seeds, suite.seeds)])
     if replication.pretraining.jobs and pretrain(replication, config, console):
         return 1
     several = len(replication.suites) > 1
@@ -89,11 +88,27 @@ def replicate(replication: Replication, arguments: Sequence[str], config: DictCo
     results = [result for folder in folders for result in load_results(folder)]
     verdicts = judge(replication, results)
     jobs = load_records(replication.folder, replication.pretraining)
-    curves = judge_curves(replication, jobs)
-    page = write_replication(replication, verdicts, computing_seconds(results), curves=curves, jobs=jobs)
-    console.print(verdict_table(replication, verdicts, curves))
+    curves, measures = judge_curves(replication, jobs), judge_measures(replication, jobs)
+    page = write_replication(
+        replication, verdicts, computing_seconds(results), curves=curves, measures=measures, jobs=jobs
+    )
+    console.print(verdict_table(replication, verdicts, curves, measures))
     console.print(f"verdicts [bold]{page}[/]", highlight=False, soft_wrap=True)
     return int(any(failed))
+
+
+def check_seeds(replication: Replication, seeds: Sequence[int]) -> None:
+    """Where every seed has an encoder of its own, there are as many as the preset trains.
+
+    Raises:
+        UsageError: a seed has none.
+    """
+    most = replication.pretraining.seeds()
+    if most is not None and max(seeds) >= most:
+        raise UsageError(
+            f"seeds: {replication.name} pre-trains an encoder for each seed from 0 to {most - 1}, there is none for "
+            f"seed {max(seeds)}"
+        )
 
 
 def pretrain(replication: Replication, config: DictConfig, console: Console) -> bool:

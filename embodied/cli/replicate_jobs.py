@@ -19,6 +19,7 @@ from embodied.bench.schedule import Schedule
 from embodied.bench.work_list import Item, WorkList
 from embodied.cli.bench_progress import BenchProgress
 from embodied.cli.config import compose_config
+from embodied.cli.replicate_looks import check_look
 from embodied.cli.replicate_runner import (
     PRETRAIN,
     STORE,
@@ -32,7 +33,7 @@ from embodied.envs.worker_processes import usable_cores
 
 
 def check_jobs(pretraining: Pretraining) -> None:
-    """Every setting of every store and job has a name that there is, and a value of its kind.
+    """Every setting of every store, job and look has a name that there is, and a value of its kind.
 
     Raises:
         UsageError: one has not; before anything is collected.
@@ -42,6 +43,18 @@ def check_jobs(pretraining: Pretraining) -> None:
     for verb, commands in (("collect", stores), ("pretrain", jobs)):
         for overrides in sorted(commands):
             compose_config(verb, overrides)
+    check_looks(pretraining)
+
+
+def check_looks(pretraining: Pretraining) -> None:
+    """Every look at a job is one that there is.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for job in pretraining.jobs:
+        for kind, settings in job.looks.items():
+            check_look(kind, settings)
 
 
 def run_jobs(replication: Replication, config: DictConfig, console: Console) -> dict[str, str]:

@@ -15,18 +15,18 @@ import yaml
 
 from embodied.bench.replicate_jobs import (
     RECORDS,
-    REFERENCE,
     RUNS,
     Job,
     JobRecord,
     Pretraining,
-    export_path,
+    export_places,
     run_path,
     save_record,
 )
 from embodied.bench.work_list import Item
 from embodied.cli.bench_plan import override_text
 from embodied.cli.config import compose_config
+from embodied.cli.replicate_looks import look_at
 from embodied.core.files import atomic_path, hash_json, write_json, write_text
 from embodied.core.reporting import SilentReporter
 from embodied.core.run_folder import Stopwatch, read_metrics
@@ -122,37 +122,36 @@ class JobRunner:
         run, watch = run_path(self._folder, job), Stopwatch()
         if not (run / "phases" / "run.json").is_file():  # ended before it had begun
             shutil.rmtree(run, ignore_errors=True)
-        settings = {**self._resolved(job), "data": self._data(job), "seed": job.seed, "run": str(run)}
+        named = self._pretraining.resolved(self._folder, job.settings, seed=job.seed)
+        settings = {**named, "data": self._data(job), "seed": job.seed, "run": str(run)}
         arguments = [*overrides_of(settings), f"device={self._device}", "resume=true", *self._cache()]
         config = compose_config("pretrain", arguments)
         log = self._folder / RUNS / f"{job.key}.log"
         with open(log, "a", encoding="utf-8") as told, redirect_stdout(told):
             pretrain_once(config, arguments)
-        for name, inner in job.exports.items():
-            with atomic_path(export_path(self._folder, name)) as temporary:
+        for path, inner in export_places(self._folder, job).items():
+            with atomic_path(path) as temporary:
                 shutil.copytree(run / inner, temporary)
         record = JobRecord(
             key=job.key,
             identity=self._pretraining.identity(job),
-            metrics=last_metrics(run / "metrics.jsonl"),
+            metrics={**last_metrics(run / "metrics.jsonl"), **self._looks(job, run)},
             seconds=round(watch.seconds, 1),
         )
         save_record(self._folder, record)
 
-    def _resolved(self, job: Job) -> dict[str, Any]:
-        """The settings, with the run folder of the job that they name in its place."""
-        before = self._pretraining.before(job)
-        if before is None:
-            return dict(job.settings)
-        prefix, run = f"{REFERENCE}{before.name}", str(run_path(self._folder, before))
-        return {
-            name: run + value.removeprefix(prefix) if isinstance(value, str) and value.startswith(prefix) else value
-            for name, value in job.settings.items()
-        }
+    def _looks(self, job: Job, run: Path) -> dict[str, float]:
+        """What is measured of a job that is done, by look and name."""
+        found: dict[str, float] = {}
+        for kind, look in job.looks.items():
+            given = {**look, **({"store": str(self._store(str(look["store"])))} if "store" in look else {})}
+            measured = look_at(kind, run, given, device=self._device, cache=self._cache())
+            found |= {f"{kind}.{name}": value for name, value in measured.items()}
+        return found
 
     def _data(self, job: Job) -> Any:
         """The stores' folders, or the file of a manifest of them."""
-        paths = {name: str(self._store(name).absolute()) for name in job.stores}
+        paths = {name: str(self._store(name).absolute()) for name in job.trained_on}
         if all(isinstance(each, str) for each in job.data):
             return list(paths.values())
         entries = []

@@ -135,7 +135,7 @@ class Block(nn.Module):
             mask = mask.to(query.dtype)
         dropped = self.dropout if self.training else 0.0
         attended = attention(query, key, value, mask=mask, dropout=dropped)
-        del qkv, query, key, value  # where nothing learns, what follows gets their memory
+        del tokens, qkv, query, key, value  # where nothing learns, what follows gets their memory
         return self.project(attended.transpose(1, 2).flatten(2))  # (B, T, D)
 
     def _branch(self, values: Tensor, scale: Tensor | None) -> Tensor:

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from processes import started
 from tiny_suite import tiny, write_suite
 
 from embodied.bench.cells import RESULT_FORMAT
@@ -186,7 +187,7 @@ def test_ctrl_c_then_sigkill_then_a_killed_worker_end_like_an_uninterrupted_run(
     def count():
         return len(list((folder / RESULTS).glob("*.json")))
 
-    with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    with started(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         wait_until(lambda: count() >= 1, process)
         workers = workers_of(process.pid)
         process.send_signal(signal.SIGINT)
@@ -195,14 +196,14 @@ def test_ctrl_c_then_sigkill_then_a_killed_worker_end_like_an_uninterrupted_run(
     assert "the same command goes on" in told and "Traceback" not in told
     wait_until(lambda: not any(alive(worker) for worker in workers))
     first = count()
-    with subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with started(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         wait_until(lambda: count() > first, process)
         workers = workers_of(process.pid)
         process.kill()
     wait_until(lambda: not any(alive(worker) for worker in workers))
     second = count()
     assert second < len(MANDATORY)
-    with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    with started(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         # Once the next cell has begun: killed between two, the worker would leave nothing to be done once more.
         wait_until(lambda: count() > second and len(list((folder / RUNS).glob("*/config.yaml"))) > count(), process)
         for worker in workers_of(process.pid):
@@ -260,13 +261,13 @@ def test_an_encoder_that_changes_under_its_name_is_not_mixed(place, tmp_path, ca
 
 
 def test_a_task_without_a_demonstrator_fails_with_its_cells(place, tmp_path, capsys):
-    pytest.importorskip("gymnasium_robotics")
-    tasks = [{"env": "kitchen", "task": "ldoor_open"}]
-    write_suite(place, "ldoor", tasks=tasks)
-    assert main(command(place, tmp_path, suite="ldoor", encoders="")) == 1
-    results = load_results(tmp_path / "ldoor")
+    pytest.importorskip("dm_control")
+    tasks = [{"env": "dmc", "task": "swimmer_swimmer6"}]
+    write_suite(place, "swimmer", tasks=tasks)
+    assert main(command(place, tmp_path, suite="swimmer", encoders="")) == 1
+    results = load_results(tmp_path / "swimmer")
     assert len(results) == 5
-    assert all(result.reason.startswith("no demonstrations: no scripted expert for ldoor_open") for result in results)
+    assert all(result.reason.startswith("no demonstrations: no rl expert for swimmer_swimmer6") for result in results)
 
 
 def test_reinforcement_learning_has_cells_too(place, tmp_path):

@@ -10,13 +10,18 @@ from embodied.bench.replicate import changed, check_replication, load_replicatio
 from embodied.bench.replicate_curves import measure, read_curve
 from embodied.bench.replicate_jobs import (
     JobRecord,
-    export_path,
+    export_places,
     load_records,
     read_pretraining,
     save_record,
 )
+from embodied.bench.replicate_measures import read_measure
 from embodied.bench.replicate_report import verdict_table, write_replication
-from embodied.bench.replicate_verdicts import OPPOSITE, SAME, UNDECIDED, UNTESTED, judge, judge_curves
+from embodied.bench.replicate_verdicts import OPPOSITE, SAME, UNDECIDED, UNTESTED, judge, judge_curves, judge_measures
+from embodied.bench.suite import owned_by_seed
+from embodied.bench.tables.contenders import Contender
+from embodied.cli.replicate import check_seeds
+from embodied.cli.replicate_jobs import check_looks
 from embodied.core.errors import UsageError, UserError
 
 JOBS = {
@@ -64,14 +69,15 @@ def records(values):
     }
 
 
-@pytest.mark.parametrize("name", ["rpt", "hpt"])
+@pytest.mark.parametrize("name", ["rpt", "hpt", "maskvit", "toto", "gr1"])
 @pytest.mark.parametrize("size", [None, "tiny"])
 def test_presets_that_come_with_the_package_make_sense(name, size):
     replication = load_replication(name, size=size)
     check_replication(replication)
     assert replication.url.startswith("https://arxiv.org/abs/")
     assert {"state", "proprioception"} <= set(replication.suite.baselines)
-    exported = {str(export_path(replication.folder, each)) for each in replication.pretraining.exports()}
+    made = replication.pretraining
+    exported = {made.encoder(replication.folder, each) for each in made.exports()}
     assert exported == {
         each for suite in replication.suites for each in suite.baselines if each.startswith("/")
     }  # what is pre-trained is benched
@@ -194,6 +200,85 @@ def test_curves_that_are_none(points):
         read_curve({**PRESET["curves"][0], "points": points}, where="mine")
     with pytest.raises(UsageError, match="unexpected keyword"):
         read_curve({**PRESET["curves"][0], "point": points}, where="mine")
+
+
+def test_encoders_that_differ_by_seed(tmp_path):
+    changes = {"token": {"seeds": 3, "each_seed": True}, "long": None, "next": None}
+    replication = preset(tmp_path, pretraining={"jobs": changes}, curves=[])
+    made, folder = replication.pretraining, tmp_path / "mine"
+    spec = str(folder / "pretrained" / "token" / "{seed}")
+    assert made.exports() == ["token"] and made.seeds() == 3
+    assert list(export_places(folder, made.job("token-2"))) == [folder / "pretrained" / "token" / "2"]
+    assert replication.suite.baselines[spec] == ("tuned", "fresh")
+    assert replication.contender("token/tuned") == Contender(spec, "tuned")
+    assert Contender(spec, "tuned").short == "pretrained/token"
+    cell = result(spec, seed=1, rate=0.5, controller="tuned").cell
+    assert cell.weights == str(folder / "pretrained" / "token" / "1") and owned_by_seed(cell.encoder)
+    check_seeds(replication, [0, 2])
+    with pytest.raises(UsageError, match=r"for each seed from 0 to 2, there is none for seed 3"):
+        check_seeds(replication, [0, 3])
+
+
+def test_controllers_and_jobs_name_runs_of_jobs(tmp_path):
+    controllers = {"tuned": {"policy.model": "job:long"}, "fresh": {"policy.goal": "job:next/x.png"}}
+    suite = preset(tmp_path, suite={"controllers": controllers}).suite
+    runs = tmp_path / "mine" / "pretraining"
+    assert suite.controllers["tuned"]["policy.model"] == str(runs / "long-0")
+    assert suite.controllers["fresh"]["policy.goal"] == str(runs / "next-0" / "x.png")
+    made = read_pretraining(JOBS, where="mine")
+    settings = made.resolved(tmp_path / "mine", made.job("next-1").settings, seed=1)
+    assert settings["sequence.trunk"] == str(runs / "long-1" / "trunk.safetensors")
+    with pytest.raises(UsageError, match="did you mean long"):
+        preset(tmp_path, suite={"controllers": {"tuned": {"policy.model": "job:lng"}}})
+
+
+MEASURE = {"claim": "It is fast.", "theirs": "yes", "job": "long", "metric": "decoding.times", "unit": "times"}
+
+
+@pytest.mark.parametrize(
+    ("bound", "values", "status"),
+    [
+        ({"above": 2}, [3.0, 3.1], SAME),
+        ({"above": 4}, [3.0, 3.1], OPPOSITE),
+        ({"below": 4}, [3.0, 3.1], SAME),
+        ({"above": 3}, [2.0, 6.0], UNDECIDED),
+        ({"above": 2}, [3.0], UNDECIDED),  # which says nothing of other seeds
+        ({"above": 2}, [(3.0, 2.5, 3.5)], SAME),  # but has an interval of its own
+        ({"above": 2}, [], UNTESTED),
+    ],
+)
+def test_verdicts_on_measures(tmp_path, bound, values, status):
+    replication = preset(tmp_path, measures=[{**MEASURE, **bound, "picture": "plots/a.png"}])
+    check_replication(replication)
+    names = ("decoding.times", "decoding.times_low", "decoding.times_high")
+    jobs = {}
+    for seed, value in enumerate(values):
+        metrics = dict(zip(names, value if isinstance(value, tuple) else [value], strict=False))
+        jobs[f"long-{seed}"] = JobRecord(key=f"long-{seed}", identity="", metrics=metrics, seconds=1.0)
+    (verdict,) = measures = judge_measures(replication, jobs)
+    assert verdict.status == status and verdict.reason
+    page = write_replication(replication, [], 0.0, measures=measures, jobs=jobs).read_text()
+    assert "It is fast." in page and ('src="pretraining/long-0/plots/a.png"' in page) == bool(values)
+    (record,) = json.loads((tmp_path / "mine" / "replicate.json").read_text())["measures"]
+    assert (record["status"], record["metric"], len(record["values"])) == (status, "decoding.times", len(values))
+    assert verdict_table(replication, [], [], measures).row_count == 1
+
+
+def test_measures_and_looks_that_are_none(tmp_path):
+    with pytest.raises(UsageError, match="expected one of above and below"):
+        read_measure({**MEASURE, "above": 1, "below": 2}, where="mine")
+    with pytest.raises(UsageError, match="did you mean long"):
+        check_replication(preset(tmp_path, measures=[{**MEASURE, "job": "lng", "above": 1}]))
+    for looks, message in (
+        ({"decodings": {}}, "did you mean decoding"),
+        ({"decoding": {"clip": 1}}, "did you mean clips"),
+        ({"depths": {}}, "store is missing"),
+    ):
+        made = read_pretraining(changed(JOBS, {"jobs": {"token": {"looks": looks}}}), where="mine")
+        with pytest.raises(UsageError, match=message):
+            check_looks(made)
+    with pytest.raises(UsageError, match="did you mean demos"):
+        read_pretraining(changed(JOBS, {"jobs": {"token": {"looks": {"depths": {"store": "demoz"}}}}}), where="mine")
 
 
 def test_page_record_and_picture(tmp_path):

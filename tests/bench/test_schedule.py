@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import started
 from toy_runners import MakeToyTeamRunner
 from toy_schedule import lines, run
 
@@ -102,20 +103,20 @@ def test_ctrl_c_and_sigkill_leave_a_list_to_go_on_with_and_no_process(tmp_path, 
     script = tmp_path / "script.py"
     shared = [str(Path(__file__).parents[1] / "shared"), str(Path(__file__).parents[2])]
     script.write_text(SCRIPT.format(paths=shared, folder=str(tmp_path)))
-    process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "done").exists():
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    workers = {child for child, parent in running().items() if parent == process.pid}
-    assert len(workers) >= 2
-    process.send_signal(number)
-    _, told = process.communicate(timeout=30)
-    assert number == signal.SIGKILL or b"KeyboardInterrupt" in told
-    deadline = time.monotonic() + 20
-    while workers & running().keys():
-        assert time.monotonic() < deadline, "a worker is left"
-        time.sleep(0.1)
+    with started([sys.executable, str(script)], stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "done").exists():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+        workers = {child for child, parent in running().items() if parent == process.pid}
+        assert len(workers) >= 2
+        process.send_signal(number)
+        _, told = process.communicate(timeout=30)
+        assert number == signal.SIGKILL or b"KeyboardInterrupt" in told
+        deadline = time.monotonic() + 20
+        while workers & running().keys():
+            assert time.monotonic() < deadline, "a worker is left"
+            time.sleep(0.1)
     with WorkList(tmp_path) as work:
         work.add([Item(key=f"slow{n}") for n in range(30)])
         work.take_up_lost()

@@ -1,7 +1,6 @@
 """`embodied data`: imports, looks, checks and edits stores; every mistake is one message."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from processes import started
 
 from embodied.cli.data import DATA_VERBS, quoted
 from embodied.cli.episode_numbers import episode_numbers
@@ -420,13 +420,12 @@ def test_an_import_killed_through_the_command_goes_on(tmp_path):
             demo["obs/agentview_image"] = rng.integers(0, 256, (120, 84, 84, 3), dtype=np.uint8)
             demo["obs/robot0_eef_pos"] = rng.normal(size=(120, 3))
     command = [sys.executable, "-m", "embodied", "data", "import", str(path)]
-    killed = subprocess.Popen([*command, str(tmp_path / "s")], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not committed(tmp_path / "s") and time.monotonic() < deadline:
-        assert killed.poll() is None
-        time.sleep(0.005)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
+    with started([*command, str(tmp_path / "s")], stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while not committed(tmp_path / "s") and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
     assert 1 <= len(EpisodeStore.open(tmp_path / "s")) < 6
     for name in ("s", "whole"):
         assert main(["data", "import", str(path), str(tmp_path / name)]) == 0

@@ -3,9 +3,12 @@
 import json
 
 import pytest
+from tiny_gr1 import make_store
+from tiny_sequences import image_encoder
 from video_runs import video_run, video_store
 
 from embodied.cli.main import main
+from embodied.encoders.artifact import save_encoder
 
 
 @pytest.fixture(scope="module")
@@ -60,4 +63,46 @@ def test_other_data_context_and_length(run_folder, tmp_path, capsys):
 def test_what_goes_wrong_gives_one_message(run_folder, tmp_path, capsys, arguments, message):
     given = [argument.format(run=run_folder) for argument in arguments]
     code, _, error = run(capsys, *given, f"cache={tmp_path}")
+    assert code in (1, 2) and message in error
+
+
+@pytest.fixture(scope="module")
+def gr1_folder(tmp_path_factory):
+    """A finished run of objective=gr1, of four steps."""
+    folder = tmp_path_factory.mktemp("gr1")
+    save_encoder(image_encoder(), folder / "images", card="tiny\n")
+    store = make_store(folder / "store", lengths=(12, 9, 12), first_seed=0)
+    settings = [
+        *("encoder.width=32", "encoder.depth=1", "+encoder.latents=2", "device=cpu", "sequence.context=4"),
+        *("objective.image_size=16", "objective.decoder_depth=1", "objective.next_frames=2"),
+        *("sequence.text_encoder=null", "train.steps=4", "train.batch_size=6", "train.warmup_steps=1"),
+    ]
+    places = [f"sequence.image_encoder={folder / 'images'}", f"data={store}", f"run={folder / 'run'}"]
+    assert main(["pretrain", "objective=gr1", *settings, *places, f"cache={folder / 'cache'}"]) == 0
+    return folder / "run"
+
+
+def test_gr1_expects_frames_ahead(gr1_folder, tmp_path, capsys):
+    places = [f"run={gr1_folder}", f"to={tmp_path}", f"cache={tmp_path / 'cache'}"]
+    code, out, _ = run(capsys, *places, "frames=6", "episodes=2", "films=1")
+    assert code == 0 and "patch means" in out and "codes right" not in out
+    left = {path.name for path in tmp_path.iterdir()} - {"cache"}
+    assert left == {"report.html", "metrics.json", "frames.png", "horizon.png", "clip_0.mp4"}
+    numbers = json.loads((tmp_path / "metrics.json").read_text())
+    assert (numbers["context"], numbers["frames"], numbers["clips"], numbers["frames_ahead"]) == (2, 6, 2, 2)
+    assert set(numbers["rows"]) == {"prediction", "copy last frame", "patch means"} and numbers["trained_on"] is True
+    assert "predicted 2 ahead, from the true ones until then" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["context=2"], "context: GR-1 predicts every frame 2 ahead from the 4 steps until then"),
+        (["camera=frnt"], "did you mean front"),
+        (["frames=2"], "frames must be above the 2 that this model predicts ahead"),
+        (["frames=30"], "the longest has 12: lower frames"),
+    ],
+)
+def test_what_goes_wrong_with_gr1_gives_one_message(gr1_folder, tmp_path, capsys, arguments, message):
+    code, _, error = run(capsys, f"run={gr1_folder}", *arguments, f"cache={tmp_path}")
     assert code in (1, 2) and message in error

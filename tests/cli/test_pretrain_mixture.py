@@ -10,6 +10,8 @@ from tiny_mixtures import make_arm
 from tiny_sequences import VIEW, image_encoder, make_store
 
 from embodied.cli.main import main
+from embodied.core.checkpoint import load_checkpoint
+from embodied.core.errors import UsageError
 from embodied.core.protocols import ACTION, INSTRUCTION, STATE
 from embodied.core.run_folder import read_metrics
 from embodied.encoders.artifact import fingerprint, save_encoder
@@ -109,12 +111,13 @@ def test_bad_settings_say_what_is_wrong_and_leave_no_run(tmp_path, images, manif
 
 @pytest.mark.sim
 @pytest.mark.slow
-def test_train_evaluate_and_a_robot_take_it(tmp_path, images, capsys):
+def test_train_evaluate_and_a_robot_take_it_with_its_instruction(tmp_path, images, capsys):
+    pytest.importorskip("wordllama")
     env = ["task=drawer-close-v3", "env.horizon=20", "env.image_size=16", "collect.only_successes=false"]
     store = tmp_path / "demos"
     assert main(["collect", *env, "episodes=2", f"store={store}", "workers=0"]) == 0
     make_arm(tmp_path / "arm")
-    assert pretrain(tmp_path, images, f"data=[{store},{tmp_path / 'arm'}]") == 0
+    assert pretrain(tmp_path, images, f"data=[{store},{tmp_path / 'arm'}]", "sequence.text_encoder=wordllama") == 0
     encoders = tmp_path / "runs" / "pretrain-hpt-seed0" / "encoders"
     settings = [
         *(*env, "demos=2", "episodes=2", "train.steps=20", "train.batch_size=16", "train.checkpoints=1"),
@@ -126,4 +129,9 @@ def test_train_evaluate_and_a_robot_take_it(tmp_path, images, capsys):
     assert main(["train", *settings, f"encoder=path={encoders / 'demos'}"]) == 0
     assert len(json.loads((tmp_path / "run" / "summary.json").read_text())["outcomes"]) == 2
     assert main(["evaluate", f"run={tmp_path / 'run'}", "episodes=1", "workers=0"]) == 0
-    check_robot(tmp_path / "run" / "checkpoints" / "step_000020.safetensors")
+    path = tmp_path / "run" / "checkpoints" / "step_000020.safetensors"
+    assert load_checkpoint(path)[1]["text_encoder"]["spec"] == "wordllama"
+    check_robot(path, instruction="close the drawer")
+    check_robot(path, instruction="open the window")
+    with pytest.raises(UsageError, match="this policy follows instructions: say what to do"):
+        check_robot(path)

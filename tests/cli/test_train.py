@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+from processes import started
 
 from embodied.cli.main import main
 from embodied.core.checkpoint import load_checkpoint
@@ -161,9 +162,10 @@ def test_resume_refuses_other_settings(whole, encoder, tmp_path, capsys):
     assert "made with other settings" in capsys.readouterr().err
 
 
-def wait_for(path, process, count=1):
+def wait_for(path, process):
     deadline = time.monotonic() + 90
-    while len(list(path.parent.glob(path.name))) < count:
+    root = path.parents[2]
+    while not list(root.glob(str(path.relative_to(root)))):
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.02)
@@ -183,21 +185,10 @@ def test_sigkill_in_every_phase_and_resume_ends_like_an_uninterrupted_run(whole,
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for place in places:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "embodied", *arguments],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        if "*" in place.parent.name:
-            deadline = time.monotonic() + 90
-            while not list(place.parents[1].glob(f"*/{place.name}")):
-                assert process.poll() is None and time.monotonic() < deadline
-                time.sleep(0.02)
-        else:
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with started([sys.executable, "-m", "embodied", *arguments], env=environment, **silent) as process:
             wait_for(place, process)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+            process.send_signal(signal.SIGKILL)
         assert not (run / "summary.json").exists()
     subprocess.run([sys.executable, "-m", "embodied", *arguments], env=environment, check=True, capture_output=True)
     assert decisive(run) == decisive(whole)

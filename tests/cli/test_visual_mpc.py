@@ -4,14 +4,11 @@ import json
 
 import numpy as np
 import pytest
-import torch
-import yaml
-from moving_squares import FRAMES, make, make_encoder
 from PIL import Image
+from video_runs import random_video_run as video_run
 
 from embodied.cli.main import main
 from embodied.core.checkpoint import load_checkpoint
-from embodied.encoders.artifact import save_encoder
 
 SETTINGS = [
     "policy=visual_mpc",
@@ -34,20 +31,6 @@ def train(tmp_path, *more):
     run = tmp_path / "run"
     code = main(["train", *SETTINGS, f"run={run}", f"cache={tmp_path / 'cache'}", *more])
     return code, run
-
-
-def video_run(path, *, seed=0, action_dim=4):
-    """What `embodied pretrain objective=maskvit` leaves, with random weights."""
-    encoder = make_encoder(action_dim=action_dim)
-    with torch.no_grad():
-        encoder.sequence.head.weight.normal_(generator=torch.Generator().manual_seed(seed))
-    path.mkdir(exist_ok=True)
-    save_encoder(encoder, path / "encoder", card="")
-    objective = {"_target_": f"{type(make()).__module__}.MaskViT", "context": 2, "decoding": {"iterations": 2}}
-    (path / "config.yaml").write_text(
-        yaml.safe_dump({"objective": objective, "video": {"frames": FRAMES, "stride": 1}})
-    )
-    return path
 
 
 def summary_of(run):

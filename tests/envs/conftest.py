@@ -1,4 +1,4 @@
-"""Lets tests of this folder import `reference_trajectories`; frees robosuite's large models after each test of it."""
+"""Lets tests of this folder import `reference_trajectories`; returns what robosuite's large models took."""
 
 import sys
 from pathlib import Path

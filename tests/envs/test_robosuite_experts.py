@@ -13,7 +13,9 @@ if find_spec("robosuite") is None:  # importing it would import MuJoCo before a 
 from embodied.core.errors import UsageError
 from embodied.core.seeding import numpy_generator
 from embodied.envs.registry import load_suite
+from embodied.envs.suites.robosuite import scripted_handover
 from embodied.envs.suites.robosuite.scripted import OPEN, Scene, downward, nearest_to_y
+from embodied.envs.suites.robosuite.scripted_blocks import step_back
 from embodied.envs.suites.robosuite.scripted_nuts import plan_turn
 from embodied.envs.suites.robosuite.scripted_pair import both
 from embodied.envs.suites.robosuite.scripts import SCRIPTS, scripted_expert
@@ -86,15 +88,20 @@ def test_an_expert_only_looks_and_does_the_same_again():
     assert np.array_equal(attempt(sim, expert, 3)[1], first)
 
 
-def test_two_arms_move_side_by_side_and_the_first_to_fail_ends_it():
-    def script(moves, outcome):
-        for move in moves:
-            yield np.full(7, move, np.float32)
-        return outcome
+def script(moves, outcome):
+    for move in moves:
+        yield np.full(7, move, np.float32)
+    return outcome
 
+
+@pytest.fixture
+def arms():
     simulation = SimpleNamespace(spec=SimpleNamespace(gripper=(6, 13)))
     still = {"hand": None, "hand_rotation": None, "towards": lambda *_: np.full(7, -9, np.float32)}
-    arms = [SimpleNamespace(simulation=simulation, **still)] * 2
+    return [SimpleNamespace(simulation=simulation, **still)] * 2
+
+
+def test_two_arms_move_side_by_side_and_the_first_to_fail_ends_it(arms):
     actions = both(arms, script([1, 2, 3], True), script([4], True))
     assert [next(actions)[[0, 7]].tolist() for _ in range(3)] == [[1, 4], [2, -9], [3, -9]]
     with pytest.raises(StopIteration) as end:
@@ -105,6 +112,37 @@ def test_two_arms_move_side_by_side_and_the_first_to_fail_ends_it():
     with pytest.raises(StopIteration) as end:
         next(actions)
     assert end.value.value is False
+
+
+@pytest.mark.parametrize(("reached", "held", "tries"), [([0, 0, 1], 1, 3), ([0] * 9, 1, 3), ([0] * 9, 0, 1)])
+def test_a_handle_that_was_missed_is_reached_for_again_while_it_is_held(arms, monkeypatch, reached, held, tries):
+    outcomes = iter(reached)
+    parts = {"_reach": lambda *_: script([4], next(outcomes)), "_holds": lambda *_: held}
+    quiet = dict.fromkeys(("_meet", "_withdraw"), lambda *_: script([], True))
+    for name, part in {**parts, **quiet}.items():
+        monkeypatch.setattr(scripted_handover, name, part)
+    actions = scripted_handover.exchange(*arms, "hammer")
+    moves = []
+    with pytest.raises(StopIteration) as end:
+        while True:
+            moves.append(next(actions)[7])
+    assert moves.count(4) == tries
+    assert bool(end.value.value) == (1 in reached)
+
+
+def test_an_arm_past_straight_is_stretched_before_it_comes_back():
+    angles = iter((-0.1, -0.2, -0.6))
+    arm = SimpleNamespace(
+        base="robot0_base",
+        hand=np.array([0.3, -0.1, 1.0]),
+        hand_rotation=np.eye(3),
+        position=lambda body: np.array([-0.5, -0.1, 0.9]),
+        joint=lambda name: next(angles),
+        misses=lambda *_: (1.0, 0.0),
+        towards=lambda place, *_, **__: place,
+    )
+    places = step_back(arm)
+    assert [next(places).round(3).tolist() for _ in range(3)] == [[0.4, -0.1, 1.0]] * 2 + [[-0.05, -0.1, 1.05]]
 
 
 def test_a_robot_that_faces_elsewhere_moves_and_closes_in_its_own_axes():

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from processes import started
 
 from embodied.core.errors import UsageError
 from embodied.envs.experts.behaviours import expert_names, make_expert
@@ -132,14 +133,13 @@ def descendants(pid):
 def test_workers_die_with_a_killed_parent(kind, tmp_path):
     script = tmp_path / "child.py"
     script.write_text(CHILD)
-    process = subprocess.Popen([sys.executable, str(script), kind], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "ready\n"
-    workers = descendants(process.pid)
-    assert len(workers) >= 2
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and any(os.path.exists(f"/proc/{pid}") for pid in workers):
-        time.sleep(0.1)
-    assert not [pid for pid in workers if os.path.exists(f"/proc/{pid}")]
+    with started([sys.executable, str(script), kind], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        workers = descendants(process.pid)
+        assert len(workers) >= 2
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and any(os.path.exists(f"/proc/{pid}") for pid in workers):
+            time.sleep(0.1)
+        assert not [pid for pid in workers if os.path.exists(f"/proc/{pid}")]

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from processes import started
 
 from embodied.core.errors import UsageError, UserError
 from embodied.envs import worker_processes
@@ -56,23 +57,17 @@ def end(pid):
 def test_ctrl_c_ends_all_processes_without_noise(kind, tmp_path):
     script = tmp_path / "child.py"
     script.write_text(SCRIPT)
-    process = subprocess.Popen(
-        [sys.executable, str(script), kind],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout.readline() == "ready\n"
-    workers = workers_of(process.pid)
-    while len(workers) < 3:  # multiprocessing's own is one of them
-        time.sleep(0.01)
-        workers = workers_of(process.pid)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
-    errors = process.communicate(timeout=30)[1]
-    assert errors.count("Traceback") == 1
-    assert errors.rstrip().endswith("KeyboardInterrupt")
-    assert all(end(pid) for pid in workers)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with started([sys.executable, str(script), kind], text=True, **pipes) as process:
+        assert process.stdout.readline() == "ready\n"
+        while len(workers := workers_of(process.pid)) < 3:  # multiprocessing's own is one of them
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
+        errors = process.communicate(timeout=90)[1]
+        assert errors.count("Traceback") == 1
+        assert errors.rstrip().endswith("KeyboardInterrupt")
+        assert all(end(pid) for pid in workers)
 
 
 class Squares:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from letters_text import LettersText
 from tiny_gr1 import encoder, make_store
 from tiny_sequences import CONTEXT, VIEW, episode
 
@@ -21,22 +22,10 @@ from embodied.policies.heads.gr1 import GR1Head
 LENGTH, TASK = 9, "go round"
 
 
-class Text(torch.nn.Module):
-    """A text encoder of three values, by the letters of the text."""
-
-    width = 3
-
-    def encode(self, texts):
-        return torch.stack([torch.tensor([len(text), text.count("o"), text.count("e")]).float() for text in texts])
-
-    def config(self):
-        return {"name": "letters"}
-
-
 def made_encoder(**options):
     made = encoder(**{"gripper": 1, **options})
     if made.text is not None:
-        made.text = {"spec": "letters", "fingerprint": text_fingerprint(Text())}
+        made.text = {"spec": "letters", "fingerprint": text_fingerprint(LettersText())}
     if (head := made.network.action_head) is not None:
         scale = (torch.tensor([0.5, 2.0])[: head.action_dim], torch.tensor([2.0, 1.0])[: head.action_dim])
         head.scale.fit(ACTION, {ACTION: scale})
@@ -53,7 +42,7 @@ def policy(made=None, *, text=True, **options):
             feature_shape=[5, 8],
             neck="sequence",
             feature="class_and_patches",
-            text_encoder=Text() if text else None,
+            text_encoder=LettersText() if text else None,
             **settings,
         )
 
@@ -97,7 +86,7 @@ def test_an_artifact_rebuilds_itself(tmp_path):
 def test_the_pretrained_head_acts_without_any_training():
     """As the encoder says: what the policy does from frames is `actions` of the whole episode."""
     made, seen = made_encoder(), observations()
-    trained, said = policy(made).eval(), Text().encode([TASK])
+    trained, said = policy(made).eval(), LettersText().encode([TASK])
     with torch.inference_mode():
         window = {name: values[None] for name, values in seen.items()}
         expected = made({**window, INSTRUCTION: said})[1]["actions"][0]
@@ -113,7 +102,7 @@ def samples(path, made):
     latents = made.encode_frames(torch.from_numpy(store.read(VIEW, 0, store.num_frames))).numpy()
     return demonstrations(
         store, [latents], episodes=len(store), history=CONTEXT, chunk=1, forward=False, memories=True,
-        text_encoder=Text(),
+        text_encoder=LettersText(),
     )  # fmt: skip
 
 
@@ -153,7 +142,7 @@ def test_instructions_reach_the_transformer_and_not_the_head_besides():
     features, memories = torch.randn(2, CONTEXT, 5, 8), torch.randn(2, CONTEXT, 6)
     memories[..., -1] = LENGTH  # moments before
     one, other = (
-        trained.predict(features, memories, instruction=Text().encode(words))
+        trained.predict(features, memories, instruction=LettersText().encode(words))
         for words in ([TASK, TASK], [TASK, "turn the other way"])
     )
     assert torch.equal(one[0], other[0]) and not torch.equal(one[1], other[1])

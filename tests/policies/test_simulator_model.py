@@ -1,5 +1,7 @@
 """The simulator as a world model: it says what would really happen, wherever the episode is."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -36,14 +38,18 @@ def context_of(seeds, past, steps):
     )
 
 
+@cache
+def real_environment(images):
+    return TaskEnv(**{**OPTIONS, "images": images})
+
+
 def really(seed, past, plan, *, images=False):
-    """Rewards and frames of a plan, in an environment that has never been set back."""
-    env = TaskEnv(**{**OPTIONS, "images": images})
+    """Rewards and frames of a plan, in an environment that is reset and never set back."""
+    env = real_environment(images)
     env.reset(seed=seed)
     for action in past:
         env.step(action.numpy())
     steps = [env.step(action.numpy()) for action in plan]
-    env.close()
     return [step[1] for step in steps], [step[0].get(KEY) for step in steps]
 
 

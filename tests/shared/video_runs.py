@@ -1,7 +1,9 @@
 """What a run of `embodied pretrain objective=maskvit` leaves, at the size of a test, without the training."""
 
 import numpy as np
-from moving_squares import FRAMES, SIDE, VIEW, make
+import torch
+import yaml
+from moving_squares import FRAMES, SIDE, VIEW, make, make_encoder
 from omegaconf import OmegaConf
 
 from embodied.core.protocols import ACTION
@@ -38,4 +40,18 @@ def video_run(path, store, *, holdout=0.0):
     }
     RunFolder.create(path, config_yaml=OmegaConf.to_yaml(OmegaConf.create(config)), config_hash="0", command="test")
     save_encoder(objective.encoder, path / "encoder", card="# of a test\n")
+    return path
+
+
+def random_video_run(path, *, seed=0, action_dim=4):
+    """A folder to plan with, of weights by a seed; it may be written anew."""
+    encoder = make_encoder(action_dim=action_dim)
+    with torch.no_grad():
+        encoder.sequence.head.weight.normal_(generator=torch.Generator().manual_seed(seed))
+    path.mkdir(exist_ok=True)
+    save_encoder(encoder, path / "encoder", card="")
+    objective = {"_target_": f"{type(make()).__module__}.MaskViT", "context": 2, "decoding": {"iterations": 2}}
+    (path / "config.yaml").write_text(
+        yaml.safe_dump({"objective": objective, "video": {"frames": FRAMES, "stride": 1}})
+    )
     return path

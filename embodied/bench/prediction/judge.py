@@ -32,11 +32,13 @@ from embodied.datasets.loading.clips import CODES, ClipDataset
 from embodied.encoders.tokenizer import FrameTokenizer
 from embodied.encoders.video import VideoEncoder
 
-MODEL, COPY, TOKENIZER = "prediction", "copy last frame", "tokenizer only"
+MODEL, COPY, TOKENIZER, MEANS = "prediction", "copy last frame", "tokenizer only", "patch means"
 MEANINGS = {
     MODEL: "the model, from the frames of the context and the actions",
-    COPY: "the last frame of the context again and again: what a model that sees no motion predicts",
+    COPY: "the newest frame that the model saw, again: what a model that sees no motion predicts",
     TOKENIZER: "the true frames, encoded and decoded: no prediction of these codes can be nearer in pixels by much",
+    MEANS: "the true patches, each of its mean colour: the prediction borrows the patches' true means and deviations, "
+    "so what it adds is what lies beyond this row",
 }
 PIXELS = ("psnr_db", "ssim")  # higher is better
 FEATURES = ("perceptual",)  # lower is better
@@ -47,13 +49,22 @@ _AT_ONCE = 8  # clips
 
 @dataclass(frozen=True, kw_only=True)
 class Clips:
-    """What is compared: uint8 [B, T, S, S, 3] of the truth, as the tokenizer sees it, and of every row of the table."""
+    """What is compared: uint8 [B, T, S, S, 3] of the truth, as the model sees it, and of every row of the table.
+
+    Args:
+        truth, rows: see above; all share the first `context` frames.
+        context: frames that are given.
+        seconds_per_clip: of the prediction.
+        codes: int64 [B, T, N] by row, `truth` among them; empty of a model of pixels.
+        ahead: where each frame is predicted from the true ones until so many before it; None: all from the context.
+    """
 
     truth: np.ndarray
     rows: Mapping[str, np.ndarray]
-    codes: Mapping[str, np.ndarray]  # int64 [B, T, N]; `truth` among them
     context: int
     seconds_per_clip: float
+    codes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    ahead: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +74,12 @@ class Judgement:
     Args:
         rows: by row and metric [value, low, high], 95 % intervals over clips.
         horizon: by row and metric the mean over clips of every predicted frame, the first first.
-        code_accuracy: by row the share of codes after the context that are the truth's.
+        code_accuracy: by row the share of codes after the context that are the truth's; empty of a model of pixels.
         halves: distances between the sets of every second clip of the truth and the others: what remains of a distance
             where nothing differs, with half as many clips.
         clips, context, frames: B, and of T frames those that are given.
         seconds_per_clip: of the prediction.
+        ahead: see `Clips`.
     """
 
     rows: Mapping[str, Mapping[str, Sequence[float]]]
@@ -78,6 +90,7 @@ class Judgement:
     context: int
     frames: int
     seconds_per_clip: float
+    ahead: int | None = None
 
 
 def predict_clips(
@@ -105,7 +118,7 @@ def predict_clips(
     device = next(objective.parameters()).device
     generator = torch_generator(seed, "predict")
     truth: list[np.ndarray] = []
-    rows: dict[str, list[np.ndarray]] = {name: [] for name in MEANINGS}
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in (MODEL, COPY, TOKENIZER)}
     codes: dict[str, list[np.ndarray]] = {name: [] for name in ("truth", MODEL, COPY)}
     seconds = 0.0
     parts = np.array_split(indices, -(-len(indices) // _AT_ONCE))
@@ -188,17 +201,20 @@ def judge(clips: Clips, network: FeatureNetwork, *, seed: int, reporter: Reporte
             rows[name] |= {
                 key: bootstrap_distance(distance, seen, features, seed=seed) for key, distance in SETS.items()
             }
-    true = clips.codes["truth"][:, start:]
+    known = [name for name in (MODEL, COPY) if name in clips.codes]
     enough = len(seen) >= 4
     return Judgement(
         rows=rows,
         horizon=horizon,
-        code_accuracy={name: float((clips.codes[name][:, start:] == true).mean()) for name in (MODEL, COPY)},
+        code_accuracy={
+            name: float((clips.codes[name][:, start:] == clips.codes["truth"][:, start:]).mean()) for name in known
+        },
         halves={key: distance(seen[::2], seen[1::2]) for key, distance in SETS.items()} if enough else {},
         clips=len(clips.truth),
         context=start,
         frames=clips.truth.shape[1],
         seconds_per_clip=clips.seconds_per_clip,
+        ahead=clips.ahead,
     )
 
 
@@ -219,4 +235,5 @@ def judgement_record(judgement: Judgement, network: FeatureNetwork) -> dict[str,
         "code_accuracy": dict(judgement.code_accuracy),
         "between_halves_of_the_truth": dict(judgement.halves),
         "seconds_per_clip": judgement.seconds_per_clip,
+        "frames_ahead": judgement.ahead,
     }

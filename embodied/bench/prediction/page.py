@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from embodied.bench.html import document, scrolled, table
-from embodied.bench.prediction.judge import MEANINGS, Judgement
+from embodied.bench.prediction.judge import COPY, MEANINGS, Judgement
 from embodied.bench.report import data_uri
 from embodied.bench.video_metrics import FeatureNetwork
 
@@ -26,13 +26,15 @@ def judgement_rows(judgement: Judgement, *, intervals: bool = True) -> list[list
     for name, row in judgement.rows.items():
         cells = [_cell(row.get(key), form, intervals) for key, (_, form) in COLUMNS.items()]
         share = judgement.code_accuracy.get(name)
-        found.append([name, *cells, "" if share is None else f"{share:.1%}"])
+        codes = ["" if share is None else f"{share:.1%}"] if judgement.code_accuracy else []
+        found.append([name, *cells, *codes])
     return found
 
 
-def header() -> list[str]:
+def header(judgement: Judgement) -> list[str]:
     """Of the table."""
-    return ["", *(title for title, _ in COLUMNS.values()), "codes right"]
+    codes = ["codes right"] if judgement.code_accuracy else []
+    return ["", *(title for title, _ in COLUMNS.values()), *codes]
 
 
 def _cell(values: Sequence[float] | None, form: str, intervals: bool) -> str:
@@ -56,6 +58,8 @@ def words(judgement: Judgement, network: FeatureNetwork, *, trained_on: bool) ->
     if judgement.halves:
         text = ", ".join(f"{COLUMNS[key][0]} {value:{COLUMNS[key][1]}}" for key, value in judgement.halves.items())
         found.append(f"Between two halves of the true clips: {text}. Distances near that say no more.")
+    if judgement.ahead is not None:
+        found.insert(1, f"Each frame is predicted {judgement.ahead} ahead, from the true ones until then.")
     if trained_on:
         found.insert(1, "The model was trained on these clips: a run with holdout= judges on others, as does data=.")
     return found
@@ -76,13 +80,14 @@ def prediction_page(
     """The whole page; films and pictures lie in it."""
     shown = "".join(f'<video controls loop muted autoplay src="{data_uri(film)}"></video>' for film in films)
     notes = "".join(f"<p class='soft'>{escape(text)}</p>" for text in words(judgement, network, trained_on=trained_on))
-    meanings = table(["", "what it is"], MEANINGS.items())
+    meanings = table(["", "what it is"], [[name, MEANINGS[name]] for name in judgement.rows])
+    order = ", ".join(name for name in judgement.rows if name != COPY)
     body = f"""
 <h1>{escape(title)}</h1><p class="soft">{escape(str(folder))}</p>
-{scrolled(table(header(), judgement_rows(judgement)))}
+{scrolled(table(header(judgement), judgement_rows(judgement)))}
 {notes}
 <h2>By distance from the context</h2><img alt="curves" src="{data_uri(curves)}">
-<h2>Films</h2><p class="soft">Truth, prediction, tokenizer only. Red border: predicted.</p>
+<h2>Films</h2><p class="soft">Truth, {order}. Red border: predicted.</p>
 <div class="pair">{shown}</div>
 <h2>Frames</h2><p class="soft">The last frame of the context, then later ones.</p>
 <img alt="contact sheet" src="{data_uri(sheet)}">

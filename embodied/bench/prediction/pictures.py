@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from embodied.bench.plots import BLUE, GREEN, GREY, plain_axes, save_figure, save_image_grid
-from embodied.bench.prediction.judge import COPY, MODEL, PER_FRAME, TOKENIZER, Clips
+from embodied.bench.prediction.judge import COPY, MEANS, MODEL, PER_FRAME, TOKENIZER, Clips
 from embodied.bench.video import CAPTION, label_frames, side_by_side, write_video
 
-COLOURS = {MODEL: BLUE, COPY: GREY, TOKENIZER: GREEN}
+COLOURS = {MODEL: BLUE, COPY: GREY, TOKENIZER: GREEN, MEANS: GREEN}
 TITLES = {"psnr_db": "PSNR in dB, higher is better", "ssim": "SSIM, higher is better", "perceptual": "feature distance"}
 _SHEET = 8  # frames in a row of the contact sheet, at most
 _SIDE = 96  # pixels of one of them, about
@@ -22,8 +22,8 @@ _MARGIN = 104  # pixels for the names of rows
 
 
 def write_film(clips: Clips, number: int, path: Path, *, fps: float) -> None:
-    """Truth, prediction and tokenizer side by side; frames of the context have a green border, predicted ones a red."""
-    shown = {"truth": clips.truth[number], **{name: clips.rows[name][number] for name in (MODEL, TOKENIZER)}}
+    """Truth, prediction and baseline side by side; frames of the context have a green border, predicted ones a red."""
+    shown = {"truth": clips.truth[number], **{name: row[number] for name, row in clips.rows.items() if name != COPY}}
     write_video(path, side_by_side([_labelled(frames, name, clips.context) for name, frames in shown.items()]), fps)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from embodied.bench.cells import Cell, CellResult
-from embodied.bench.suite import BY_SEED
+from embodied.bench.suite import owned_by_seed
 from embodied.core.errors import UserError
 
 SHOWN_DIFFERENCES = 8
@@ -105,7 +105,7 @@ def _check_demonstrations(results: Sequence[CellResult]) -> None:
 def _check_encoders(results: Sequence[CellResult]) -> None:
     found: dict[str, dict[str, Cell]] = defaultdict(dict)
     for result in results:
-        if result.encoder_fingerprint and result.cell.encoder not in BY_SEED:
+        if result.encoder_fingerprint and not owned_by_seed(result.cell.encoder):
             found[result.cell.encoder].setdefault(result.encoder_fingerprint, result.cell)
     for encoder, fingerprints in found.items():
         if len(fingerprints) > 1:
@@ -138,7 +138,7 @@ def merge_results(
     weights: dict[str, set[str]] = defaultdict(set)
     for results in sources.values():
         for result in results:
-            if result.encoder_fingerprint and result.cell.encoder not in BY_SEED:
+            if result.encoder_fingerprint and not owned_by_seed(result.cell.encoder):
                 weights[result.cell.encoder].add(result.encoder_fingerprint)
     shared = {name for name, fingerprints in weights.items() if len(fingerprints) > 1}
     chosen: dict[Cell, CellResult] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from embodied.bench.cells import CellResult
+from embodied.bench.cells import SEED, CellResult
 from embodied.bench.statistics.aggregates import Estimate
 from embodied.bench.statistics.intervals import seeds_interval, wilson_interval
 from embodied.bench.statistics.sequential import simultaneous_bounds
@@ -50,7 +50,7 @@ class Contender:
     @property
     def short(self) -> str:
         """The encoder's name; of a folder the last part."""
-        kind, colon, rest = self.encoder.rpartition(":")
+        kind, colon, rest = self.encoder.removesuffix(f"/{SEED}").rpartition(":")
         if not rest.startswith(("/", ".", "~")):
             return self.encoder
         parts = Path(rest).parts

@@ -32,19 +32,21 @@ class Mechanism:
         """How the object has turned since the joint was at 0, [3, 3], and would have further on the way to the aim."""
         if not self._hinge:
             return np.eye(3)
-        return turned(self._simulation.data.xaxis[self._joint], self._value() + ahead * np.sign(self._aim))
+        return turned(self._simulation.data.xaxis[self._joint], self.value + ahead * np.sign(self._aim))
 
     def ahead(self, point: np.ndarray, lead: float) -> np.ndarray:
         """Where a point [3] of the object would be after `lead` (rad or m) of the way to the aim, at most there."""
         if self._joint is None:
             return point + np.array([0.0, lead, 0.0])
         data = self._simulation.data
-        axis, step = data.xaxis[self._joint], self._aim - self._value()
+        axis, step = data.xaxis[self._joint], self._aim - self.value
         step = np.sign(self._aim) * min(lead, abs(step) + _EXTRA)
         if not self._hinge:
             return np.asarray(point + axis * step)
         anchor = data.xanchor[self._joint]
         return np.asarray(anchor + turned(axis, step) @ (point - anchor))
 
-    def _value(self) -> float:
+    @property
+    def value(self) -> float:
+        """Of the joint, rad or m."""
         return float(self._simulation.data.qpos[self._simulation.model.jnt_qposadr[self._joint]])

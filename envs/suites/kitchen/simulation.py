@@ -75,7 +75,7 @@ class KitchenSimulation:
             robot="franka",
             cameras=CAMERAS,
             fps=12.5,  # 40 physics steps of 2 ms
-            horizon=50 if self._r3m else 100 if single else 280,
+            horizon=50 if self._r3m else GOALS[task].horizon if single else 280,
             horizon_limit=1000,
             state=positions if self._r3m else positions + velocities,
             environment_state=65 + len(self._goals),

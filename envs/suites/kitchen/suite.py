@@ -36,6 +36,6 @@ SUITE = Suite(
     make=make_simulation,
     options={"randomize": None},
     protocols={"r3m": R3M_TASKS},
-    experts={"scripted": "takes the object and moves it along its joint; knows all but ldoor_open"},
+    experts={"scripted": "takes the object and moves it along its joint"},
     build_expert=build_expert,
 )

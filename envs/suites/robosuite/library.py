@@ -75,6 +75,17 @@ def make_library_environment(task: str, found: Task, robot: str, controller: str
     return environment
 
 
+def empty(environment: Any) -> None:
+    """Make the library's environment hold nothing.
+
+    It is part of cycles, and Python, which does not see the 240 MB that hang on it, may leave them lying for long.
+    """
+    parts = vars(environment)
+    if "sim" in parts:
+        vars(parts["sim"]).clear()  # robots and their controllers are cycles that hold it, too
+    parts.clear()
+
+
 def _mend_handover() -> None:
     """Make the library's TwoArmHandover know the angle of every hammer, in this process; other angles stay as they are.
 

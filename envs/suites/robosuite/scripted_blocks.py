@@ -22,6 +22,9 @@ _LOST = 0.05  # metres that a held thing may slip before the script begins again
 _STOPPED_SHORT = 0.03  # metres from the place, when the palm meets a wall, at which the fingers still reach
 # Where the hand passes between two things: on the straight way the arm would stretch and the wrist turn till they stop.
 _BETWEEN = np.array([-0.05, -0.1, 1.05])
+# Angle of the elbow, rad, at which the Panda is longest. Pulled back from beyond, it bends the wrong way, to its limit,
+# and stays there.
+_STRAIGHT = -0.47
 
 
 def lift(scene: Scene) -> Steps:
@@ -92,4 +95,19 @@ def let_go(scene: Scene, *, up: float = 0.1, pace: float = 1.0) -> Steps:
 def step_back(scene: Scene) -> Steps:
     """Come near the robot, with the wrist about as in its first pose."""
     rotation = downward(np.array([0.0, 1.0, 0.0]))
-    return (yield from move(scene, lambda: (_BETWEEN, rotation), OPEN, within=0.08, turned=0.5, steps=120, pace=0.4))
+    for _ in range(2):
+        yield from _bend(scene)
+        if (yield from move(scene, lambda: (_BETWEEN, rotation), OPEN, within=0.08, turned=0.5, steps=120, pace=0.4)):
+            return True
+    return False
+
+
+def _bend(scene: Scene) -> Steps:
+    """Stretch an arm that is past straight, from where the elbow bends the right way again."""
+    way = scene.hand - scene.position(scene.base)
+    away = np.array([way[0], way[1], 0.0]) * (0.1 / np.linalg.norm(way[:2]))
+    for _ in range(20):
+        if scene.joint("robot0_joint4") < _STRAIGHT:
+            return True
+        yield scene.towards(scene.hand + away, scene.hand_rotation, OPEN)
+    return False

@@ -71,7 +71,7 @@ def _place(scene: Scene, name: str) -> Steps:
     low = max(_FLOOR + shape.below + 0.03, _WALL + 0.03 - shape.grip)  # the fingers open above the walls
     here = scene.position(body)
     for goal, within in (((*here[:2], high), 0.02), ((*home, high), 0.02), ((*home, low), 0.01)):
-        if not (yield from carry(scene, body, np.array(goal), within=within)):
+        if not (yield from carry(scene, body, np.array(goal), within=within, steps=120)):
             return False
     return (yield from let_go(scene, up=0.05, pace=0.4))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from embodied.envs.suites.robosuite.scripted import CLOSED, OPEN, Pose, Scene, Steps, above, hold, move
@@ -13,7 +15,8 @@ _FROM_END = 0.03  # metres of the handle, at either of its ends, that lie under 
 _BEFORE, _NEARER = 0.15, 0.075  # metres from the handle at which the second hand waits, and from which it goes straight
 _APART = 0.1  # metres by which the first hand draws back
 _OVER, _RAISED = 0.16, 0.25  # metres: above the edge of a bin that the hammer lies in, before and after
-_LOST = 0.08  # metres between hand and handle
+_LOST, _THERE = 0.08, 0.03  # metres from the place to hold: farther a hand has lost the handle, nearer it has it
+_TRIES = 3
 _PACE = 0.6
 
 
@@ -31,9 +34,14 @@ def take(arm: Scene, name: str) -> Steps:
         return False
     top, down = above(arm.hand, _RAISED), arm.hand_rotation
     yield from move(arm, lambda: (top, down), CLOSED, within=0.03, turned=0.5, pace=_PACE)
-    forward = facing(arm)
-    yield from move(arm, lambda: (_MEETING, forward), CLOSED, within=0.02, turned=0.15, steps=150, pace=_PACE)
+    yield from _meet(arm)
     return _holds(arm, name)
+
+
+def _meet(arm: Scene) -> Steps:
+    """Hold out what was taken."""
+    forward = facing(arm)
+    return (yield from move(arm, lambda: (_MEETING, forward), CLOSED, within=0.02, turned=0.15, steps=150, pace=_PACE))
 
 
 def wait(arm: Scene) -> Steps:
@@ -49,10 +57,14 @@ def exchange(first: Scene, second: Scene, name: str) -> Steps:
     At a right angle to each other, so each closes on two of the four sides of the handle.
     """
     arms = first, second
-    stays = hold(first, first.hand_rotation, CLOSED, 1)
-    if not (yield from both(arms, stays, _reach(second, name))) or not _holds(first, name):
-        return False
-    return (yield from both(arms, _withdraw(first), hold(second, second.hand_rotation, CLOSED, 20)))
+    for _ in range(_TRIES):
+        reached = yield from both(arms, hold(first, first.hand_rotation, CLOSED, 1), _reach(second, name))
+        if not _holds(first, name):
+            return False
+        if reached:
+            return (yield from both(arms, _withdraw(first), hold(second, second.hand_rotation, CLOSED, 20)))
+        yield from both(arms, _meet(first), _withdraw(second))
+    return False
 
 
 def _reach(arm: Scene, name: str) -> Steps:
@@ -63,15 +75,17 @@ def _reach(arm: Scene, name: str) -> Steps:
         straight, handle = facing(arm), arm.simulation.data.geom(f"{name}_handle").xmat.reshape(3, 3)[:, 2]
         return shortest(straight[:, 1], handle * np.sign(handle @ straight[:, 1])) @ straight
 
-    def before() -> Pose:
+    def before(gap: float) -> Pose:
         rotation = across()
-        return _grip(arm, name, -1) - _NEARER * rotation[:, 2], rotation
+        return _grip(arm, name, -1) - gap * rotation[:, 2], rotation
 
-    if not (yield from move(arm, before, OPEN, within=0.015, steps=100)):
-        return False
-    if not (yield from move(arm, lambda: (_grip(arm, name, -1), across()), OPEN, within=0.012, pace=_PACE)):
-        return False
-    return (yield from hold(arm, arm.hand_rotation, CLOSED, 10))
+    # To the side first: straight from where it waits it would run into the other hand, broader than `_NEARER`.
+    for gap, within in ((_BEFORE, 0.03), (_NEARER, 0.015)):
+        if not (yield from move(arm, partial(before, gap), OPEN, within=within)):
+            return False
+    yield from move(arm, partial(before, 0.0), OPEN, within=0.012, steps=40, pace=_PACE)
+    yield from hold(arm, arm.hand_rotation, CLOSED, 10)
+    return bool(np.linalg.norm(_grip(arm, name, -1) - arm.hand) < _THERE)
 
 
 def _withdraw(arm: Scene) -> Steps:

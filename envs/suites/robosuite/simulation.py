@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from embodied.core.errors import UsageError, unknown_name
 from embodied.envs.simulation import Camera, Progress, TaskSpec
 from embodied.envs.suites.robosuite.hand import Hand
-from embodied.envs.suites.robosuite.library import make_library_environment
+from embodied.envs.suites.robosuite.library import empty, make_library_environment
 from embodied.envs.suites.robosuite.scene import SceneState
 from embodied.envs.suites.robosuite.tasks import CONTROLLERS, ROBOTS, TASKS
 
@@ -61,6 +62,7 @@ class RobosuiteSimulation:
             raise UsageError(f"protocol robomimic means robot=Panda controller=OSC_POSE, got {robot} and {controller}")
         found = TASKS[task]
         self.library = make_library_environment(task, found, robot, controller, robomimic=robomimic)
+        weakref.finalize(self, empty, self.library).atexit = False
         self.controller = controller
         self.hands = [Hand(each) for each in self.library.robots]
         # Geoms for collisions only; the library hides them with an option of its renderer.
