@@ -33,6 +33,7 @@ OTHERS = (
     "1",
 )
 _CHECKED = "EMBODIED_GL_CHECKED"  # environment variable: the backend that this process or its parent has tried
+_PATIENCE_S = 180  # it takes one or two; but 60 have been too few where many others wanted the processor
 _PROBE = """
 import mujoco
 model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><geom size="1"/></worldbody></mujoco>')
@@ -84,10 +85,10 @@ def probe(backend: str) -> GLBackend:
     environment = {**os.environ, "MUJOCO_GL": backend, "PYOPENGL_PLATFORM": backend}
     try:
         result = subprocess.run(
-            [sys.executable, "-c", _PROBE], env=environment, capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", _PROBE], env=environment, capture_output=True, text=True, timeout=_PATIENCE_S
         )
     except subprocess.TimeoutExpired:
-        return GLBackend(backend, False, "no answer within 60 s", FIXES[backend])
+        return GLBackend(backend, False, f"no answer within {_PATIENCE_S} s", FIXES[backend])
     if result.returncode == 0:
         kind = "hardware" if backend == "egl" and has_nvidia_gpu() else "software"
         return GLBackend(backend, True, kind, "")
