@@ -130,13 +130,8 @@ def _decide_curve(curve: Curve, measured: Measured) -> CurveVerdict:
     if measured.low is None or measured.high is None:
         return verdict(UNDECIDED, "a single seed has no interval: give the jobs more seeds")
     sign = -1 if curve.falls else 1
-    low, high = sorted((sign * measured.low, sign * measured.high))
-    if low > 0:
-        return verdict(SAME, "the slope's interval lies on the claim's side")
-    if high < 0:
-        return verdict(OPPOSITE, "the slope's interval lies on the other side")
-    leaning = "towards" if sign * measured.slope > 0 else "against"
-    return verdict(UNDECIDED, f"leaning {leaning} the claim, but seeds could turn it")
+    ends = (sign * measured.low, sign * measured.high)
+    return verdict(*_side(sign * measured.slope, ends, "the slope's interval"))
 
 
 def judge_measures(replication: Replication, records: Mapping[str, JobRecord]) -> list[MeasureVerdict]:
@@ -153,10 +148,14 @@ def _decide_measure(measure: Measure, reading: Reading) -> MeasureVerdict:
     if reading.low is None or reading.high is None:
         return verdict(UNDECIDED, "a single seed has no interval: give the job more seeds")
     sign = -1 if measure.above is None else 1
-    low, high = sorted(sign * (end - measure.bound) for end in (reading.low, reading.high))
-    if low > 0:
-        return verdict(SAME, "the interval lies on the claim's side")
-    if high < 0:
-        return verdict(OPPOSITE, "the interval lies on the other side")
-    leaning = "towards" if sign * (reading.value - measure.bound) > 0 else "against"
-    return verdict(UNDECIDED, f"leaning {leaning} the claim, but seeds could turn it")
+    value, *ends = (sign * (each - measure.bound) for each in (reading.value, reading.low, reading.high))
+    return verdict(*_side(value, ends, "the interval"))
+
+
+def _side(value: float, ends: Sequence[float], interval: str) -> tuple[str, str]:
+    """Status and reason of a number that the claim wants above zero, with the ends of its interval in either order."""
+    if min(ends) > 0:
+        return SAME, f"{interval} lies on the claim's side"
+    if max(ends) < 0:
+        return OPPOSITE, f"{interval} lies on the other side"
+    return UNDECIDED, f"leaning {'towards' if value > 0 else 'against'} the claim, but seeds could turn it"
