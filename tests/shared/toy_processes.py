@@ -14,6 +14,7 @@ from embodied.real_robot.control.realtime import RealTime
 from embodied.real_robot.control.status import StatusBoard
 from embodied.real_robot.messages.cdr_writing import encode
 from embodied.real_robot.messages.values import message_type
+from embodied.real_robot.safety.modes import Mode
 from embodied.real_robot.transports.clocks import ManualClock
 from embodied.real_robot.transports.memory import MemoryTransport
 from embodied.real_robot.transports.transport import COMMAND, SENSOR
@@ -23,7 +24,8 @@ NS = 1_000_000_000
 
 def robot():
     """The toy robot with deadlines for a machine that is busy with other tests."""
-    return toy_robot(engage_ramp_s=0.1, timeouts={"deadline_s": 30, "enable_s": 30, "joint_state_s": 30, "chunk_s": 30})
+    patient = dict.fromkeys(("deadline_s", "enable_s", "joint_state_s", "chunk_s"), 30)
+    return toy_robot(engage_ramp_s=0.1, timeouts={**patient, "heartbeat_s": 2})
 
 
 def run_policy(folder):
@@ -39,11 +41,14 @@ def run_policy(folder):
 
 
 class RealTimeWorld:
-    """A pacer that moves the memory transport's clock with the machine's, and sends what the toy arm measures."""
+    """A pacer that moves the memory transport's clock with the machine's, and sends what the toy arm measures.
+
+    The switch is held once `released`: that it was let go has then been seen, however late the first cycles are.
+    """
 
     def __init__(self, transport):
         self.transport, self.pose, self.pacer = transport, np.zeros(2), SystemPacer(spin_ns=0)
-        self.start_ns = time.monotonic_ns()
+        self.released = False
         made = robot()
         self.names = made.axis_names
         self.joints = transport.advertise(made.joint_states.name, made.joint_states.type, SENSOR)
@@ -52,7 +57,7 @@ class RealTimeWorld:
     def wait(self, deadline_ns):
         joints, switch = message_type("sensor_msgs/msg/JointState"), message_type("std_msgs/msg/Bool")
         self.joints.publish(encode(joints(name=list(self.names), position=self.pose)))
-        self.enable.publish(encode(switch(data=time.monotonic_ns() - self.start_ns > 0.2 * NS)))
+        self.enable.publish(encode(switch(data=self.released)))
         now = self.pacer.wait(deadline_ns)
         self.transport.advance((now - self.transport.clock.now()) / NS)
         return self.transport.clock.now()
@@ -69,6 +74,7 @@ def run_commands(folder):
     with open(folder / "commands", "wb", buffering=0) as commands:
 
         def note(carry, output):
+            world.released = carry.mode is not Mode.SHADOW
             if output.motion is not None and not output.shadow:
                 world.pose = output.motion.position.copy()
                 commands.write(np.array([time.monotonic_ns(), *world.pose, carry.gaps], np.float64).tobytes())
