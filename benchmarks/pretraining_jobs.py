@@ -17,6 +17,7 @@ from embodied.bench.policy_episodes import PRETRAINING_SEEDS
 from embodied.cli.bench_plan import override_text
 from embodied.cli.config import compose_config, groups
 from embodied.cli.pretrain_sequence import wants_sequences
+from embodied.cli.pretrain_video import wants_video
 from embodied.core.errors import unknown_name
 from embodied.core.protocols import ENVIRONMENT_STATE
 from embodied.core.run_folder import read_metrics
@@ -42,17 +43,20 @@ def chosen_objectives(names: str | None) -> list[str]:
     """Objectives on frames, with what they need; those that others wait for first, those that wait last.
 
     Raises:
-        UsageError: there is none of that name, or it learns from sequences.
+        UsageError: there is none of that name, or it learns from sequences or clips.
     """
-    known = [
-        name for name in groups()["objective"] if not wants_sequences(compose_config("pretrain", [f"objective={name}"]))
-    ]
+    known = [name for name in groups()["objective"] if _on_frames(name)]
     wanted = known if names is None else [name for name in names.split(",") if name]
     for name in wanted:
         if name not in known:
             raise unknown_name("objective on frames", name, known)
     wanted = [*wanted, *(NEEDS[name] for name in wanted if name in NEEDS)]
     return sorted(set(wanted), key=lambda name: (name not in NEEDS.values(), name in NEEDS, known.index(name)))
+
+
+def _on_frames(objective: str) -> bool:
+    config = compose_config("pretrain", [f"objective={objective}"])
+    return not wants_sequences(config) and wants_video(config) is None
 
 
 @dataclass(frozen=True)
