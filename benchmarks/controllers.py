@@ -228,7 +228,7 @@ def encoder_inside(agent: PPOAgent, environments: VecEnv, network: dict[str, Any
         gamma=agent.discount,
         gae_lambda=agent.gae_lambda,
         clip_range=agent.clip,
-        clip_range_vf=agent.clip,
+        clip_range_vf=agent.value_clip,
         ent_coef=agent.entropy,
         vf_coef=agent.value_weight,
         max_grad_norm=agent.max_gradient,

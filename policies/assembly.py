@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -123,6 +125,8 @@ def assemble(
     moments = at_least_one("policy.history", kind.history if history is None else history)
     length = at_least_one("policy.chunk", chunk if chunk is not None else kind.chunk or moments)
     decay = _decay(kind, ensemble, execute)
+    if ema is not None and not isinstance(ema, bool):
+        raise UsageError(f"policy.ema must be true, false or null, got {ema!r}")
     ahead = at_least_one("policy.execute", execute if execute is not None else min(kind.execute, length))
     if ahead > length:
         raise UsageError(f"policy.execute must be in [1, policy.chunk={length}], got {ahead}")
@@ -184,6 +188,8 @@ def _decay(kind: HeadKind, ensemble: float | bool | None, execute: int | None) -
         return kind.ensemble if execute in (None, 1) else None
     if isinstance(ensemble, bool):
         return (kind.ensemble or DECAY) if ensemble else None
+    if not isinstance(ensemble, int | float) or not math.isfinite(ensemble):
+        raise UsageError(f"policy.ensemble must be a decay, true, false or null, got {ensemble!r}")
     return float(ensemble)
 
 
@@ -281,6 +287,13 @@ def build_head(
 
 def _build(factory: type[nn.Module], arguments: Mapping[str, Any], *, setting: str, name: str) -> nn.Module:
     try:
-        return factory(**arguments)
-    except TypeError as error:
-        raise UsageError(f"{setting} of {name}: {error}") from error
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element")  # what is empty is refused below
+            built = factory(**arguments)
+    except UsageError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # what torch says of impossible sizes
+        raise UsageError(f"{setting} of {name}: {str(error).splitlines()[0]}") from error
+    if empty := [part for part, weights in built.named_parameters() if not weights.numel()]:
+        raise UsageError(f"{setting} of {name}: sizes must be at least 1, and {empty[0]} would be empty")
+    return built

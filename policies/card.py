@@ -12,17 +12,10 @@ CARD = "README.md"
 
 def policy_card(metadata: Mapping[str, Any], assembly: Assembly, *, command: str, training: Mapping[str, Any]) -> str:
     """Markdown, from a policy file's metadata."""
-    arguments, env, encoder = metadata["arguments"], metadata["env"], metadata["encoder"]
-    space = arguments.get("action_space")
+    arguments, encoder = metadata["arguments"], metadata["encoder"]
     lines = [
-        f"# Policy for {env.get('task', 'a task')} ({env.get('suite', 'unknown suite')})",
-        "",
-        "Trained by behaviour cloning with `embodied train`; load it with "
-        "`embodied.policies.artifact.load_policy(<a step_*.safetensors here>, device=...)`.",
-        "",
-        f"- **Made by:** `{command}`",
-        f"- **Encoder:** `{encoder['spec']}`, tune `{arguments.get('tune', 'frozen')}`, fingerprint "
-        f"`{encoder['fingerprint'] or 'none: its weights are in the policy file'}`",
+        *_heading(metadata, "behaviour cloning", command),
+        f"- **Encoder:** `{encoder['spec']}`, tune `{arguments.get('tune', 'frozen')}`, {_fingerprint(encoder)}",
         f"- **Reads:** {_cameras(arguments['camera'])}, output `{assembly.feature}`, {assembly.history} moment(s), "
         f"proprioception of {arguments['proprioception_dim']} value(s)",
         f"- **Head:** `{assembly.head}` behind the neck `{assembly.neck}`"
@@ -35,16 +28,56 @@ def policy_card(metadata: Mapping[str, Any], assembly: Assembly, *, command: str
             f"- **Instruction:** text encoder `{text['spec']}`, fingerprint `{text['fingerprint']}`; "
             "`initial(batch, instructions=[...])` takes the texts"
         )
-    if training:
-        told = ", ".join(f"{name} {value}" for name, value in training.items() if value is not None)
-        lines.append(f"- **Training:** {told}")
-    if space:
-        lines += ["", "| action | low | high |", "| --- | --- | --- |"]
-        names = space["names"] or [str(index) for index in range(len(space["low"]))]
-        for index, (name, low, high) in enumerate(zip(names, space["low"], space["high"], strict=True)):
-            mark = " (gripper)" if index in space["gripper"] else ""
-            lines.append(f"| {name}{mark} | {low:g} | {high:g} |")
-    return "\n".join(lines) + "\n"
+    space = arguments.get("action_space")
+    return "\n".join([*lines, *_training(training), *(_actions(space) if space else [])]) + "\n"
+
+
+def agent_card(metadata: Mapping[str, Any], *, command: str, training: Mapping[str, Any]) -> str:
+    """Markdown, from the metadata of a policy file of reinforcement learning."""
+    arguments, encoder = metadata["arguments"], metadata["encoder"]
+    frames = arguments.get("frames_shape")
+    seen = f"stacks of frames {list(frames)}" if frames else f"output `{arguments['feature']}`"
+    settings = ", ".join(f"{name} {value}" for name, value in arguments["settings"].items() if value is not None)
+    lines = [
+        *_heading(metadata, "reinforcement learning", command),
+        f"- **Encoder:** `{encoder['spec']}`, {_fingerprint(encoder)}",
+        f"- **Reads:** {_cameras(arguments['camera'])}, {seen}, proprioception of "
+        f"{arguments['proprioception_dim']} value(s)",
+        f"- **Agent:** `{arguments['method']}`; {settings}",
+        "- **Chunks:** 1 action, the mean of what the agent would draw from, within the bounds",
+    ]
+    space = {"low": arguments["action_low"], "high": arguments["action_high"], "names": (), "gripper": ()}
+    return "\n".join([*lines, *_training(training), *_actions(space)]) + "\n"
+
+
+def _heading(metadata: Mapping[str, Any], method: str, command: str) -> list[str]:
+    env = metadata["env"]
+    return [
+        f"# Policy for {env.get('task', 'a task')} ({env.get('suite', 'unknown suite')})",
+        "",
+        f"Trained by {method} with `embodied train`; load it with "
+        "`embodied.policies.artifact.load_policy(<a step_*.safetensors here>, device=...)`.",
+        "",
+        f"- **Made by:** `{command}`",
+    ]
+
+
+def _fingerprint(encoder: Mapping[str, Any]) -> str:
+    return f"fingerprint `{encoder['fingerprint'] or 'none: its weights are in the policy file'}`"
+
+
+def _training(training: Mapping[str, Any]) -> list[str]:
+    told = ", ".join(f"{name} {value}" for name, value in training.items() if value is not None)
+    return [f"- **Training:** {told}"] if told else []
+
+
+def _actions(space: Mapping[str, Any]) -> list[str]:
+    names = space["names"] or [str(index) for index in range(len(space["low"]))]
+    lines = ["", "| action | low | high |", "| --- | --- | --- |"]
+    for index, (name, low, high) in enumerate(zip(names, space["low"], space["high"], strict=True)):
+        mark = " (gripper)" if index in space["gripper"] else ""
+        lines.append(f"| {name}{mark} | {low:g} | {high:g} |")
+    return lines
 
 
 def _cameras(camera: Any) -> str:

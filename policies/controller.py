@@ -166,6 +166,16 @@ def build_controller(
     Raises:
         UsageError: they cannot.
     """
+    sizes: dict[str, Sequence[int | None]] = {
+        "hidden": hidden,
+        "channels": [channels],
+        "bottleneck": [bottleneck],
+        "proprioception_width": [proprioception_width],
+    }
+    for name, given in sizes.items():
+        for value in given:
+            if value is not None:
+                at_least_one(f"policy.{name}", value)
     neck = ready_neck or build_neck(
         made,
         feature_shape=feature_shape,

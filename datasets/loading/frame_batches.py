@@ -29,9 +29,11 @@ class FrameBatches:
         labels: whether batches have `labels`.
         pairing: whether and which `partners` they have.
         only: frames to draw from, bool [N], whole episodes; None: all.
+        shares: how often each frame is drawn beside the others, float [N], 0 = never; where the sources have weights,
+            beside the others of its source. A partner may be a frame that is never drawn itself. None: all alike.
 
     Raises:
-        UsageError: the data lack what is wanted.
+        UsageError: the data lack what is wanted, or no frame is left to draw.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class FrameBatches:
         labels: bool = False,
         pairing: Pairing | None = None,
         only: np.ndarray | None = None,
+        shares: np.ndarray | None = None,
     ) -> None:
         self.frames, self._seed = frames, seed
         self._partners: Partners | None = None
@@ -55,11 +58,14 @@ class FrameBatches:
             without = frames.sources_without(only, among=usable)
             if without:
                 raise UsageError(f"the objective wants {pairing.wants}: {', '.join(without)} has none")
-        self._chosen = None if only is None or only.all() else np.flatnonzero(only)
-        weights = frames.item_weights(only)
-        if self._chosen is not None and weights is not None:
-            weights = weights[self._chosen]
+        drawn = np.ones(len(frames), bool) if only is None else only
+        if shares is not None:
+            drawn = drawn & (shares > 0)
+            if not drawn.any():
+                raise UsageError("no frame is left to draw: those that are not held out all have a share of 0")
+        self._chosen = None if drawn.all() else np.flatnonzero(drawn)
         count = len(frames) if self._chosen is None else len(self._chosen)
+        weights = draw_weights(frames, drawn, shares)
         self._sampler = EpochSampler(count, batch_size=batch_size, seed=seed, weights=weights)
 
     def indices(self, step: int) -> np.ndarray:
@@ -84,3 +90,13 @@ class FrameBatches:
         if self._partners is not None:
             batch[PARTNERS] = self.frames.read(self._partners.draw(indices, random))
         return batch
+
+
+def draw_weights(frames: FrameDataset, drawn: np.ndarray, shares: np.ndarray | None) -> np.ndarray | None:
+    """float64 [n] of the n frames that are drawn at all, bool [N]; None where all of them are drawn alike."""
+    alike = shares is None or bool((shares[drawn] == shares[drawn][0]).all())
+    wanted = drawn.astype(np.float64) if shares is None or alike else np.where(drawn, shares, 0.0)
+    weights = frames.item_weights(wanted)
+    if weights is not None:
+        return weights[drawn]
+    return None if alike else wanted[drawn]

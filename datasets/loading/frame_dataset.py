@@ -57,14 +57,15 @@ class FrameDataset(Dataset[np.ndarray]):
         """float64 [N]: the weight of each source spread over its frames; None when no weights were given.
 
         Args:
-            chosen: bool [N]: spread it over these, and give the others 0; by default over all.
+            chosen: bool [N]: spread it over these, and give the others 0; or numbers [N] that are not negative: spread
+                it in proportion to these; by default over all alike.
         """
         if self._weights is None:
             return None
         sources = self._sources()
         share = np.ones(len(self)) if chosen is None else chosen.astype(np.float64)
-        counts = np.bincount(sources, share, minlength=len(self._weights))
-        each = np.asarray(self._weights, np.float64) / np.maximum(counts, 1)
+        sums = np.bincount(sources, share, minlength=len(self._weights))
+        each = np.asarray(self._weights, np.float64) / np.where(sums > 0, sums, 1)
         return np.asarray(each[sources] * share)
 
     @cached_property

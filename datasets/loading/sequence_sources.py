@@ -13,8 +13,11 @@ from embodied.core.errors import UsageError, UserError, unknown_name
 from embodied.core.protocols import ACTION, STATE, Reporter, image_key
 from embodied.datasets.loading.feature_cache import FeatureCache, encode_store
 from embodied.datasets.loading.materialized import Materialized, materialize, materialize_index
+from embodied.datasets.loading.mixture_manifest import SUFFIXES
 from embodied.datasets.loading.sequences import SequenceDataset, SequenceSource
+from embodied.datasets.loading.source_kinds import source_kind
 from embodied.datasets.loading.windows import WindowDataset
+from embodied.datasets.store.episode_index import is_store
 from embodied.datasets.store.episode_store import EpisodeStore
 
 VECTORS = (STATE, ACTION)
@@ -125,7 +128,18 @@ def chosen_keys(
 
 
 def open_store(path: str | Path) -> EpisodeStore:
-    """A store with episodes; raises UserError where there is none, or it has none."""
+    """A store with episodes.
+
+    Raises:
+        UserError: there is none, it has none, or it is something else that data may be.
+    """
+    place = Path(path)
+    if place.suffix in SUFFIXES and place.is_file():
+        raise UserError(
+            f"{path} is no episode store: only objective=hpt reads manifests, name the stores, data='[a,b]'"
+        )
+    if place.exists() and not is_store(place) and source_kind(place) == "videos":
+        raise UserError(f"{path} holds videos: make an episode store of them, embodied data import {path} to=<store>")
     store = EpisodeStore.open(path)
     if not len(store):
         raise UserError(f"{path} holds no episodes: collect or import some before training on it")

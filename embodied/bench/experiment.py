@@ -35,10 +35,12 @@ from embodied.encoders.text.load import load_text_encoder, text_fingerprint
 from embodied.policies.action_space import ActionSpace
 from embodied.policies.artifact import build_policy, describe_policy
 from embodied.policies.assembly import Assembly, assemble, fill_for_sequence
+from embodied.policies.augmented_views import Views, read_views
 from embodied.policies.card import CARD, policy_card
 from embodied.training.checkpoints import checkpoint_path, checkpoint_steps, resume_step
 from embodied.training.imitate import imitate
 
+VIEWS = "views"  # among the settings of the policy, but not one of its arguments
 ASSEMBLY = ("neck", "feature", "history", "chunk", "execute", "ensemble", "ema")  # settings of `assembly.assemble`
 
 
@@ -149,7 +151,14 @@ class Experiment:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Of the policy, with what a sequence encoder wants where they leave it open."""
-        return fill_for_sequence(self.policy, sequence_config(self.encoder))
+        settings = {name: value for name, value in self.policy.items() if name != VIEWS}
+        return fill_for_sequence(settings, sequence_config(self.encoder))
+
+    @cached_property
+    def views(self) -> Views:
+        """Further views in the feature cache; none where there is no cache: frames that learn, vectors."""
+        cached = self.looks and not self.trainable
+        return read_views(self.policy.get(VIEWS)) if cached else Views()
 
     @cached_property
     def assembly(self) -> Assembly:
@@ -254,6 +263,7 @@ def encode(experiment: Experiment, reporter: Reporter) -> list[Any]:
         device=experiment.device,
         reporter=reporter,
         max_bytes=experiment.cache_bytes,
+        views=experiment.views,
     )
 
 
@@ -269,6 +279,7 @@ def train(experiment: Experiment, run: RunFolder, reporter: Reporter) -> Path:
         forward=made.recurrent,
         text_encoder=experiment.text_encoder,
         memories=made.neck == "sequence",
+        views=experiment.views.count,
     )
     metadata = experiment.policy_metadata()
     # Fresh weights come from the global generator, as torch's own layers draw them.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from embodied.core.errors import UserError
+from embodied.core.errors import UserError, unknown_name
 from embodied.encoders.modality import input_keys, looks
 from embodied.envs.task_env import TaskEnv
 
@@ -42,7 +42,7 @@ def check_on_environment(encoder: nn.Module, spec: str, env: dict[str, object], 
     """Look at the features of the first frames of a few episodes, where there are no demonstrations.
 
     Raises:
-        UserError: see `check_features`.
+        UserError: see `check_features`; or the encoder has no such output.
     """
     if not looks(encoder):
         return
@@ -56,4 +56,7 @@ def check_on_environment(encoder: nn.Module, spec: str, env: dict[str, object], 
     device = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
     with torch.inference_mode():
         tokens, out = encoder(encoder.preprocess(torch.from_numpy(frames).to(device)))  # type: ignore[operator]
-    check_features([{"tokens": tokens, **out}[feature].float().cpu().numpy()], spec)
+    outputs = {"tokens": tokens, **out}
+    if feature not in outputs:
+        raise unknown_name("reinforce.feature", feature, outputs)
+    check_features([outputs[feature].float().cpu().numpy()], spec)

@@ -21,6 +21,7 @@ from embodied.datasets.loading.npy_rows import Rows
 from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.encoders.artifact import fingerprint
 from embodied.encoders.text.instructions import Instructions
+from embodied.policies.augmented_views import MovedFrames, Views
 from embodied.policies.bc import BCPolicy
 
 SCALE_SAMPLES = 512  # windows that the scale of the features is measured on
@@ -52,23 +53,37 @@ def feature_inputs(
     device: torch.device,
     reporter: Reporter,
     max_bytes: int | None,
+    views: Views | None = None,
 ) -> list[np.ndarray]:
-    """The first `frames` features of every camera [F, ...], from the cache, which is filled where it is not."""
+    """The first `frames` features of every camera [F, ...], from the cache, which is filled where it is not.
+
+    With V further views they are [(1 + V) F, ...], one view after the other, the frames as they are first.
+    """
+    known = fingerprint(encoder)
+    seen: list[tuple[nn.Module, str]] = [(encoder, known)]
+    for view in range(1, 1 + (0 if views is None else views.count)):
+        down, right = (views or Views()).offset(view)
+        moving = MovedFrames(encoder, down=down, right=right)
+        seen.append((moving, moving.known_as(known)))
     found = []
     for key in image_keys:
-        cache = encode_store(
-            store,
-            encoder,
-            image_key=key,
-            outputs=[feature],
-            cache_root=cache_root,
-            encoder_fingerprint=fingerprint(encoder),
-            device=device,
-            reporter=reporter,
-            max_bytes=max_bytes,
-            dtype="float32",  # consecutive frames differ by little more than float16 can tell apart
-        )
-        found.append(cache.array(feature)[:frames])
+        caches = [
+            encode_store(
+                store,
+                module,
+                image_key=key,
+                outputs=[feature],
+                cache_root=cache_root,
+                encoder_fingerprint=name,
+                device=device,
+                reporter=reporter,
+                max_bytes=max_bytes,
+                dtype="float32",  # consecutive frames differ by little more than float16 can tell apart
+            )
+            for module, name in seen
+        ]
+        parts = [cache.array(feature)[:frames] for cache in caches]
+        found.append(parts[0] if len(parts) == 1 else np.concatenate(parts))
     return found
 
 
@@ -82,10 +97,12 @@ def demonstrations(
     forward: bool,
     text_encoder: TextEncoder | None = None,
     memories: bool = False,
+    views: int = 0,
 ) -> Demonstrations:
     """Samples of the first `episodes` of a store, see `Demonstrations`; with a text encoder they have instructions.
 
-    With `memories` they hold what a policy with a sequence encoder recalls, in place of proprioception.
+    With `memories` they hold what a policy with a sequence encoder recalls, in place of proprioception. With `views`
+    every episode stands there once more per further view, see `feature_inputs`: an epoch passes through all.
 
     Raises:
         UserError: the store holds no episodes, no actions or no instructions, or numbers that are none.
@@ -98,15 +115,17 @@ def demonstrations(
     frames = sum(lengths)
     state = store.read(STATE, 0, frames) if STATE in store.keys else np.zeros((frames, 0), np.float32)
     action = store.read(ACTION, 0, frames)
+    told = None if text_encoder is None else episode_instructions(store, text_encoder, len(lengths))
+    times = 1 + views
     return Demonstrations(
         inputs,
-        state=recalled(state, action, lengths) if memories else state,
-        action=action,
-        lengths=lengths,
+        state=np.tile(recalled(state, action, lengths) if memories else state, (times, 1)),
+        action=np.tile(action, (times, 1)),
+        lengths=[*lengths] * times,
         history=history,
         chunk=chunk,
         forward=forward,
-        instructions=None if text_encoder is None else episode_instructions(store, text_encoder, len(lengths)),
+        instructions=None if told is None else told.repeat(times, 1),
     )
 
 

@@ -161,7 +161,11 @@ def check_actions(path: Path, metadata: Mapping[str, Any], simulators: Simulator
     Raises:
         UserError: they do not.
     """
-    if space := metadata["arguments"].get("action_space"):
+    arguments = metadata["arguments"]
+    space = arguments.get("action_space")
+    if space is None and "action_low" in arguments:  # an agent of reinforcement learning
+        space = {"low": arguments["action_low"], "high": arguments["action_high"]}
+    if space:
         bounds = cast(SlotEnvironment, simulators).single_action_space
         named = f"{metadata['env']['suite']} {metadata['env']['task']}"
         check_same_actions(

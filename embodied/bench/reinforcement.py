@@ -18,7 +18,7 @@ from embodied.bench.policy_episodes import SELECTION_SEEDS, episode_seeds, run_e
 from embodied.bench.session import Session
 from embodied.bench.statistics.sequential import SequentialTest
 from embodied.core.errors import UsageError
-from embodied.core.files import cache_folder
+from embodied.core.files import cache_folder, write_text
 from embodied.core.protocols import ACTION, REWARD, STATE, Reporter, image_key
 from embodied.core.reporting import SilentReporter
 from embodied.core.run_folder import RunFolder
@@ -29,6 +29,7 @@ from embodied.encoders.artifact import fingerprint
 from embodied.encoders.modality import encode_vectors, input_keys, looks
 from embodied.envs.vector import make_vector_env
 from embodied.policies.artifact import describe_policy
+from embodied.policies.card import CARD, agent_card
 from embodied.policies.rl import state
 from embodied.policies.rl.policy import RLPolicy, agent_module
 from embodied.training.checkpoints import checkpoint_path, resume_step
@@ -192,7 +193,7 @@ def learn(experiment: Reinforcement, run: RunFolder, reporter: Reporter) -> Path
             if experiment.needs_demonstrations and not resume_step(run.checkpoints):
                 seed = derive_seed(experiment.seed, "clone")
                 log({"step": 0, **agent.clone(algorithm, **demonstrations(experiment, reporter), seed=seed)})
-            return reinforce(
+            final = reinforce(
                 algorithm,
                 slots,
                 state,
@@ -206,6 +207,9 @@ def learn(experiment: Reinforcement, run: RunFolder, reporter: Reporter) -> Path
                 log=log,
                 reporter=reporter,
             )
+    training = {"steps": experiment.steps, "environments": experiment.num_envs, "seed": experiment.seed}
+    write_text(run.checkpoints / CARD, agent_card(metadata, command=run.command, training=training))
+    return final
 
 
 def observe(experiment: Reinforcement, agent: Any, environments: VecEnv) -> tuple[VecEnv, dict[str, Any]]:

@@ -22,6 +22,7 @@ NOT_PART_OF_THE_RUN = (  # settings that change no result
     *("probe", "probe_every", "probe_frames", "probe_target"),
     *("holdout_data", "holdout_every", "holdout_frames", "panels_every", "tracker"),
 )
+LATER = ("curate_entropy", "curate_loss")  # settings that did not exist at first: at null a run is the one it was
 
 
 def groups() -> dict[str, list[str]]:
@@ -119,7 +120,7 @@ def check_types(config: DictConfig, defaults: DictConfig, parsed: Sequence[Overr
         if key in options or key.startswith("hydra.") or override.is_add() or override.is_delete():
             continue
         default, value = OmegaConf.select(defaults, key), OmegaConf.select(config, key)
-        expected = wrong_type(default, value)
+        expected = "a whole number" if key == "seed" and value is None else wrong_type(default, value)
         if expected:
             raise UsageError(f"{key} must be {expected}, got {value!r}")
 
@@ -154,7 +155,11 @@ def identity(config: DictConfig) -> dict[str, Any]:
     """The settings that decide the result of a run."""
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict), type(container)
-    return {str(key): value for key, value in container.items() if key not in NOT_PART_OF_THE_RUN}
+    return {
+        str(key): value
+        for key, value in container.items()
+        if key not in NOT_PART_OF_THE_RUN and not (key in LATER and value is None)
+    }
 
 
 def positive(config: DictConfig, *names: str) -> None:

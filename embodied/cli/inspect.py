@@ -46,6 +46,8 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
     encoder = seeing_encoder(spec, seed=int(config.seed)).to(device)
     reporter = RichReporter(console)
     folder = Path(config.to).expanduser() if config.to else Path("inspect", file_name(spec))
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"to={folder} is a file: choose a folder")
     command = shlex.join(["embodied", "inspect", *arguments])
     if isinstance(encoder, TotoEncoder):
         inspect_depths(

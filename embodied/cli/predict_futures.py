@@ -52,13 +52,15 @@ def load_gr1(run: Path) -> tuple[GR1, DictConfig]:
     """The objective of a finished run, decoder of frames included, and the run's settings.
 
     Raises:
-        UserError: the run has not ended.
+        UserError: the run has not ended, or has learned nothing of frames to come.
     """
     if not ((run / "encoder").is_dir() and (run / EXPORT).is_file()):
         raise UserError(f"{run} holds no {EXPORT} yet: continue it with resume=true")
     before = OmegaConf.load(run / "config.yaml")
     assert isinstance(before, DictConfig)
     settings: Any = OmegaConf.to_container(before.objective)
+    if not settings["video_weight"] and before.sequence.start is None:
+        raise UserError(f"{run} has learned nothing of frames to come (objective.video_weight=0): give another run")
     encoder = load_artifact(run / "encoder")
     assert isinstance(encoder, GR1Encoder), type(encoder)
     objective = GR1(encoder, **{str(name): value for name, value in settings.items() if name != "_target_"})

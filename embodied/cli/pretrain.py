@@ -13,11 +13,13 @@ import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from torch import nn
 
 from embodied.bench.plots import plot_learning_curve
 from embodied.bench.pretraining import PANEL, draw_reconstructions, model_card
 from embodied.cli.config import positive
+from embodied.cli.pretrain_curation import check_curation, open_curation
 from embodied.cli.pretrain_gr1 import pretrain_gr1
 from embodied.cli.pretrain_mixture import pretrain_mixture, wants_mixture
 from embodied.cli.pretrain_monitors import check_holdout, open_holdout, open_panels
@@ -65,6 +67,7 @@ def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
     console = Console()
     device = resolve_device(str(config.device))
     check_holdout(config)
+    check_curation(config)
     check_tracker(config.tracker)
     # Before anything is written: both check their settings.
     recipe, objective = build_recipe(config), build_objective(config)
@@ -73,12 +76,14 @@ def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
         probe = open_probe(config, console)
         frames = open_data(config, reporter)
         holdout = open_holdout(config, objective, frames, lambda other: open_data(other, reporter))
+        curation = open_curation(config, frames, build=build_objective, device=device, reporter=reporter)
         batches = batches_for(
             objective,
             frames,
             batch_size=int(config.train.batch_size),
             seed=derive_seed(int(config.seed), "frames"),
             only=holdout.trained,
+            shares=curation.shares,
         )
     command = shlex.join(["embodied", "pretrain", *overrides])
     name = f"pretrain-{str(config.objective._target_).rsplit('.', 1)[-1].lower()}-seed{config.seed}"
@@ -86,6 +91,8 @@ def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
     if first:
         kept = "" if holdout.trained is None else f", {int((~holdout.trained).sum())} of them held out"
         console.print(f"{len(frames)} frames{kept}; run folder [bold]{run.path}[/]", highlight=False)
+        if curation.told:
+            console.print(escape(curation.told), highlight=False, soft_wrap=True)
     watch = Stopwatch()
     done = resume_step(run.checkpoints)
     looks = [monitor for monitor in (probe, holdout.monitor) if monitor is not None]

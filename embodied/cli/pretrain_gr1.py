@@ -180,7 +180,8 @@ def statistics(
 
 def finish(config: DictConfig, run: RunFolder, objective: GR1, data: FutureWindows) -> None:
     """Write the artifact with its card, all weights to go on from, and futures to look at."""
-    draw_futures(objective, data, run.path / "plots" / "future.png", seed=int(config.seed))
+    if objective.weights["video"]:
+        draw_futures(objective, data, run.path / "plots" / "future.png", seed=int(config.seed))
     export(objective, run.path / EXPORT)
     card = card_of(config, run, objective.encoder.config(), data)
     save_encoder(objective.encoder, run.path / "encoder", card=card)

@@ -8,26 +8,37 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from embodied.cli.config import positive
 from embodied.cli.runs import open_run
 from embodied.core.errors import UsageError, unknown_name
 from embodied.core.run_folder import RunFolder
 from embodied.datasets.store.episode_index import is_store
+from embodied.models.vit_arguments import is_number
 from embodied.training.optimization import Recipe, scaled_learning_rate
 from embodied.training.pretrain import PRECISIONS
+
+NUMBERS = ("learning_rate", "weight_decay", "clip", "warmup_steps", "layer_decay", "average")  # of train
 
 
 def check_training(config: DictConfig) -> None:
     """Raises UsageError where a setting makes no sense."""
     positive(config, *(f"train.{name}" for name in ("steps", "batch_size", "accumulate", "checkpoint_every")))
+    numbers(config, "seed", "holdout", *(f"train.{name}" for name in NUMBERS))
     if config.train.learning_rate <= 0 or config.train.weight_decay < 0 or config.train.clip <= 0:
         raise UsageError("train.learning_rate and train.clip must be positive, train.weight_decay not negative")
     if config.train.warmup_steps < 0:
         raise UsageError(f"train.warmup_steps must be at least 0, got {config.train.warmup_steps}")
     if config.train.precision not in PRECISIONS:
         raise unknown_name("train.precision", str(config.train.precision), PRECISIONS)
+
+
+def numbers(config: DictConfig, *names: str) -> None:
+    """Check that settings are finite numbers: `null`, which some others may be, is none."""
+    for name in names:
+        if not is_number(value := OmegaConf.select(config, name)):
+            raise UsageError(f"{name} must be a number, got {value!r}")
 
 
 def training_arguments(config: DictConfig) -> dict[str, Any]:
@@ -52,12 +63,13 @@ def build_recipe(config: DictConfig) -> Recipe:
     scaled_learning_rate(1.0, str(train.scale_learning_rate), 1)  # checks the rule's name
     if train.batch_size % train.accumulate:
         raise UsageError(f"train.accumulate must divide train.batch_size={train.batch_size}, got {train.accumulate}")
-    if train.weight_decay_end is not None and train.weight_decay_end < 0:
-        raise UsageError(f"train.weight_decay_end must not be negative, got {train.weight_decay_end}")
+    end = train.weight_decay_end
+    if end is not None and not (is_number(end) and end >= 0):
+        raise UsageError(f"train.weight_decay_end must be a number that is not negative, or null, got {end!r}")
     return Recipe(
-        betas=tuple(train.betas),
+        betas=tuple(train.betas or ()),
         schedule=str(train.schedule),
-        weight_decay_end=None if train.weight_decay_end is None else float(train.weight_decay_end),
+        weight_decay_end=None if end is None else float(end),
         accumulate=int(train.accumulate),
         layer_decay=float(train.layer_decay),
         average=float(train.average),
@@ -78,9 +90,10 @@ def expand_data(config: DictConfig, *, kinds: str) -> tuple[list[str], list[floa
     if not config.data:
         raise UsageError(f"what to train on? write data=<{kinds}>, or data='[a,b]'")
     entries = list(config.data) if isinstance(config.data, ListConfig) else [config.data]
-    weights = list(config.weights) if config.weights is not None else [1.0] * len(entries)
-    if len(weights) != len(entries):
-        raise UsageError(f"weights: expected {len(entries)} numbers, one per entry of data, got {len(weights)}")
+    given = list(config.weights) if isinstance(config.weights, ListConfig) else [config.weights]
+    weights = [1.0] * len(entries) if config.weights is None else given
+    if len(weights) != len(entries) or not all(map(is_number, weights)):
+        raise UsageError(f"weights: expected {len(entries)} numbers, one per entry of data, got {weights}")
     paths: list[str] = []
     spread: list[float] = []
     for entry, weight in zip(entries, weights, strict=True):

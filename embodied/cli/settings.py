@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from embodied.bench.experiment import ASSEMBLY, Experiment, Training
+from embodied.bench.experiment import ASSEMBLY, VIEWS, Experiment, Training
 from embodied.bench.policy_episodes import REPORT_SEEDS, SELECTION_SEEDS, episode_seeds
 from embodied.bench.reinforcement import Reinforcement
 from embodied.cli.config import positive
@@ -25,6 +25,7 @@ from embodied.envs.registry import load_suite
 from embodied.envs.task_env import TaskEnv
 from embodied.policies.action_space import ActionSpace
 from embodied.policies.assembly import assemble, head_options
+from embodied.policies.augmented_views import read_views
 from embodied.policies.rl.policy import agent_module
 
 MAXIMUM_WORKERS = 8
@@ -233,6 +234,13 @@ def policy_arguments(config: DictConfig) -> dict[str, Any]:
         if not isinstance(arguments[name], dict | None):
             raise UsageError(f"policy.{name} must be a group of settings, '{{name: value}}', got {arguments[name]!r}")
     assemble(arguments["head"], **{name: arguments[name] for name in ASSEMBLY})  # refuses what does not fit
+    if arguments[VIEWS] is None:
+        del arguments[VIEWS]  # it came later: protocols that were published do not have it
+    elif read_views(arguments[VIEWS]).count and arguments["tune"] != "frozen":
+        raise UsageError(
+            f"policy.views are features of a frozen encoder, which policy.tune={arguments['tune']} trains: leave one "
+            "of them out"
+        )
     options = head_options(
         arguments,
         sizes=policy["head_sizes"],

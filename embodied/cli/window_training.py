@@ -98,7 +98,7 @@ def refuse_frame_settings(config: DictConfig, *, reader: str = "sequence.image_e
     for name in ("image_size", "patch_size"):
         if config.encoder.get(name) is not None:
             raise UsageError(f"encoder.{name}: frames are encoded by {reader}, which has its own")
-    for name in ("probe", "holdout_data"):
+    for name in ("probe", "holdout_data", "curate_entropy", "curate_loss"):
         if config[name] is not None:
             raise UsageError(f"{name} is for objectives that learn from frames: leave it out")
 

@@ -69,6 +69,8 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
         raise UserError(f"{path} is not the config of an encoder artifact: expected format {FORMAT}, got {found}")
+    if not isinstance(content.get("encoder"), dict):
+        raise UserError(f"{path} does not say how to build its encoder: copy the artifact again")
     return dict(content["encoder"])
 
 

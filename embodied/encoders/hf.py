@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from embodied.core.errors import MissingExtraError, UserError
-from embodied.encoders.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from embodied.encoders.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Normalize, are_channels
 
 # These stretch their position table to any input: released DINOv2 configs say 518 px, their processors crop to 224.
 STRETCHES = ("dinov2", "dinov2_with_registers")
+UNREAD = ("pooler", "mask_token", "head.", "predictor")  # in names of weights behind, or beside, the last hidden state
 PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
 
 
@@ -45,9 +47,10 @@ class HuggingFaceEncoder(nn.Module):
         source = open_model(path)
         self._path, self.model, vision = path, source.model, source.vision
         size, patch = source.input_size(), _side(getattr(vision, "patch_size", None))
-        if size is None or patch is None:
+        width = getattr(vision, "hidden_size", None)  # networks of several stages have one for each
+        if size is None or patch is None or width is None:
             raise UserError(f"encoder=hf:{path} ({source.config.model_type}) is no vision model with square patches")
-        self.width, self.grid = int(vision.hidden_size), (size // patch, size // patch)
+        self.width, self.grid = int(width), (size // patch, size // patch)
         self.masked = source.config.model_type == "vit_mae"
         if self.masked:
             source.config.mask_ratio = 0.0  # else three quarters of the frame are dropped at random
@@ -114,22 +117,50 @@ def open_model(path: str) -> Source:
 
     Raises:
         MissingExtraError: transformers is not installed.
-        UserError: it cannot be loaded.
+        UserError: it cannot be loaded, is damaged, or lacks weights that its patch tokens depend on.
     """
     try:
         from transformers import AutoConfig, AutoModel
     except ImportError as error:
         raise MissingExtraError("transformers", "hf") from error
     location = local_or_hub(path, "encoder")
+    from huggingface_hub.errors import StrictDataclassError
+
     try:
         config = AutoConfig.from_pretrained(location, trust_remote_code=False)
-        model = AutoModel.from_pretrained(location, use_safetensors=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"encoder=hf:{path} cannot be loaded: {reason}") from error
+        model, notes = AutoModel.from_pretrained(
+            location, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    except SafetensorError as error:
+        raise UserError(f"encoder=hf:{path} is damaged ({error}): copy or download it again") from error
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, StrictDataclassError) as error:
+        raise UserError(f"encoder=hf:{path} cannot be loaded: {_reason(error)}") from error
     # A model of images and text (CLIP, SigLIP) holds the part that sees.
     part: nn.Module = getattr(model, "vision_model", model)
+    missing = _missing(model, part, notes["missing_keys"])
+    if missing:
+        raise UserError(
+            f"encoder=hf:{path}: its file lacks {len(missing)} weights, among them {missing[0]}, which would be "
+            "random: download the model again"
+        )
     return Source(part, getattr(config, "vision_config", config), model.config, processor_settings(location))
+
+
+def _reason(error: Exception) -> str:
+    """One line of what transformers says."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if isinstance(error, KeyError):
+        return f"its config.json says {lines[0]}, which transformers does not know"
+    if isinstance(error, RuntimeError):  # of weights of other shapes; its text is about an option of theirs
+        return "its weights do not fit its config.json"
+    return " ".join(line.strip() for line in lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+def _missing(model: nn.Module, part: nn.Module, missing: Iterable[str]) -> list[str]:
+    """The weights of the part that sees that no file holds, but for those that its patch tokens do not depend on."""
+    seen = {id(parameter) for parameter in part.parameters()}
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in seen}
+    return sorted(name for name in names & set(missing) if not any(word in name for word in UNREAD))
 
 
 def local_or_hub(path: str, setting: str) -> str:
@@ -183,8 +214,9 @@ def statistics(processor: dict[str, Any], path: str) -> tuple[tuple[float, ...],
     values = []
     for name, otherwise in (("image_mean", IMAGENET_MEAN), ("image_std", IMAGENET_STD)):
         value = processor.get(name, otherwise)
-        numbers = isinstance(value, (list, tuple)) and all(isinstance(x, (int, float)) for x in value)
-        if not numbers or len(value) != 3 or not all(math.isfinite(x) for x in value):
+        if not are_channels(value):
             raise UserError(f"encoder=hf:{path}: its {name} must be three numbers, got {value}")
         values.append(tuple(float(x) for x in value))
+    if min(values[1]) <= 0:
+        raise UserError(f"encoder=hf:{path}: its image_std must be positive, got {list(values[1])}")
     return values[0], values[1]

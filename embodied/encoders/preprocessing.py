@@ -9,6 +9,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from embodied.models.vit_arguments import is_number
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -20,6 +22,9 @@ class Normalize(nn.Module):
         image_size: S, or (height, width); a frame of other proportions is squeezed, since cutting its sides would hide
             parts of the scene.
         mean, std: per channel.
+
+    Raises:
+        ValueError: they are no three numbers, or a standard deviation is not positive.
     """
 
     def __init__(
@@ -29,6 +34,11 @@ class Normalize(nn.Module):
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
+        for name, values in (("mean", mean), ("std", std)):
+            if not are_channels(values):
+                raise ValueError(f"{name} must be three finite numbers, got {values!r}")
+        if min(std) <= 0:
+            raise ValueError(f"std must be positive, got {list(std)}")
         self.size = (image_size, image_size) if isinstance(image_size, int) else image_size  # height, width
         self.mean: Tensor
         self.std: Tensor
@@ -45,3 +55,8 @@ class Normalize(nn.Module):
         """Normalised images as viewable frames."""
         pixels = (images * self.std + self.mean).clamp(0, 1) * 255
         return pixels.round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def are_channels(values: object) -> bool:
+    """Whether these are three finite numbers, one per channel."""
+    return isinstance(values, Sequence) and len(values) == 3 and all(map(is_number, values))

@@ -62,10 +62,10 @@ class ViTEncoder(nn.Module):
         self._arguments = {**network, "image_size": side if isinstance(side, int) else list(side)}
         # An option at its default stays out: encoders from before it existed keep their fingerprints.
         self._arguments |= {name: value for name, value in options.items() if value != _DEFAULTS[name]}
+        self.normalize = Normalize(side, mean, std)
         for name, value, otherwise in (("mean", mean, IMAGENET_MEAN), ("std", std, IMAGENET_STD)):
             if tuple(value) != otherwise:
                 self._arguments[name] = [float(each) for each in value]
-        self.normalize = Normalize(side, mean, std)
         self.width, self.grid = self.vit.width, self.vit.grid
 
     @property

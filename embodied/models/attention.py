@@ -1,4 +1,4 @@
-"""Attention by whichever way is quick. Legend: B batch, H heads, T tokens, E width of a head."""
+"""Attention by whichever way is quick. Legend: B batch, H heads, Q queries, T tokens, E width of a head."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch.nn import functional as F
 
 
 def attention(
-    query: Float[Tensor, "B H T E"],
+    query: Float[Tensor, "B H Q E"],
     key: Float[Tensor, "B H T E"],
     value: Float[Tensor, "B H T E"],
     *,
     mask: Tensor | None = None,
     dropout: float = 0.0,
-) -> Float[Tensor, "B H T E"]:
+) -> Float[Tensor, "B H Q E"]:
     """softmax(query key^T / sqrt(E)) value, as `scaled_dot_product_attention`, which it is but for one case.
 
     On a CPU the fused kernel's backward pass in bfloat16 takes several times as long as plain products do (PyTorch
@@ -24,7 +24,7 @@ def attention(
 
     Args:
         query, key, value: as they come.
-        mask: broadcastable to [B, H, T, T]: bool, True = the row may look at the column; or float, added to the logits.
+        mask: broadcastable to [B, H, Q, T]: bool, True = the row may look at the column; or float, added to the logits.
         dropout: of the weights.
     """
     plain = query.device.type == "cpu" and query.dtype == torch.bfloat16 and mask is None and not dropout

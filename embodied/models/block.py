@@ -122,8 +122,14 @@ class Block(nn.Module):
         tokens = plus_branch(tokens, self._branch(self.attend(self.norm1(tokens), rotation, mask), self.scale1))
         return plus_branch(tokens, self._branch(self.mlp(self.norm2(tokens)), self.scale2))
 
-    def attend(self, tokens: Tensor, rotation: Rotation | None, mask: Tensor | None) -> Tensor:
-        """Multi-head self-attention of normalised tokens, [B, T, D]."""
+    def last(self, tokens: Float[Tensor, "B T D"]) -> Float[Tensor, "B 1 D"]:
+        """What `forward` makes of the last token, up to rounding; what only the others need is not computed."""
+        attended = self.attend(self.norm1(tokens), None, None, last=True)
+        tokens = plus_branch(tokens[:, -1:], self._branch(attended, self.scale1))
+        return plus_branch(tokens, self._branch(self.mlp(self.norm2(tokens)), self.scale2))
+
+    def attend(self, tokens: Tensor, rotation: Rotation | None, mask: Tensor | None, *, last: bool = False) -> Tensor:
+        """Multi-head self-attention of normalised tokens, [B, T, D]; [B, 1, D] of the `last` one alone."""
         qkv = self.qkv(tokens).unflatten(-1, (3, self.heads, -1))  # (B, T, 3, H, E)
         # Split before they are turned: the gradient then comes back in the order of the linear layer, uncopied.
         query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))  # each (B, H, T, E)
@@ -131,6 +137,8 @@ class Block(nn.Module):
             query, key = self.query_norm(query), self.key_norm(key)
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
+        if last:
+            query = query[:, :, -1:]
         if mask is not None and mask.dtype != torch.bool:
             mask = mask.to(query.dtype)
         dropped = self.dropout if self.training else 0.0

@@ -21,9 +21,7 @@ from embodied.models.positions import (
     rotary_angles,
     sincos_2d,
 )
-
-POSITIONS = ("sincos", "learned", "rope", "clip_rope", "none")
-RELATIVE = (None, "shared", "block")
+from embodied.models.vit_arguments import check_arguments
 
 
 class VisionTransformer(nn.Module):
@@ -80,9 +78,9 @@ class VisionTransformer(nn.Module):
         final_norm: bool | Literal["class", "pooled"] = True,
         checkpointing: bool = False,
     ) -> None:
+        check_arguments(locals())  # the arguments: there is nothing else yet
         super().__init__()
         rows, columns = grid_of(image_size, patch_size)
-        _check(width, heads, positions, relative_bias)
         self.image_size, self.patch_size, self.width, self.grid = image_size, patch_size, width, (rows, columns)
         self.class_tokens = class_tokens if class_token is None else int(class_token)
         self.leading = self.class_tokens + registers
@@ -275,14 +273,3 @@ def grid_of(image_size: int | tuple[int, int], patch_size: int) -> tuple[int, in
 
 def _chosen(rows: Float[Tensor, "B N D"], keep_ids: Int[Tensor, "B K"]) -> Float[Tensor, "B K D"]:
     return rows.gather(1, keep_ids[..., None].expand(-1, -1, rows.shape[-1]))
-
-
-def _check(width: int, heads: int, positions: str, relative_bias: str | None) -> None:
-    if width % heads:
-        raise ValueError(f"width must be a multiple of heads={heads}, got {width}")
-    if positions not in POSITIONS:
-        raise ValueError(f"positions must be one of {', '.join(POSITIONS)}, got {positions!r}")
-    if positions == "rope" and width // heads % 4:
-        raise ValueError(f"width / heads must be a multiple of 4 for rotary positions, got {width // heads}")
-    if relative_bias not in RELATIVE:
-        raise ValueError(f"relative_bias must be shared, block or None, got {relative_bias!r}")

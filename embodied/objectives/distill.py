@@ -23,6 +23,7 @@ from embodied.encoders.vit import ViTEncoder
 from embodied.models.block import initialize
 from embodied.objectives.augment import random_resized_crop
 from embodied.objectives.parts.decoders import global_feature
+from embodied.objectives.parts.settings import area_range, at_least
 from embodied.objectives.parts.teacher import feature_spread
 
 TEACHER = "teacher."
@@ -73,10 +74,11 @@ class Distill(nn.Module):
             )
         self.encoder, self.teacher = encoder, _frozen(teacher)
         self.cosine_weight, self.feature_weight = cosine_weight, feature_weight
-        self.crop_scale, self.flip = (crop_scale[0], crop_scale[1]), flip
+        self.crop_scale, self.flip = area_range("crop_scale", crop_scale), flip
         blank = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
         tokens, whole = self._look(blank)
         between = 4 * encoder.width if hidden is None else hidden
+        at_least(1, hidden=between)
         if cosine_weight:
             self.project_patches = _projector(encoder.width, between, tokens.shape[-1])
             self.project_class = _projector(encoder.width, between, whole.shape[-1])

@@ -22,6 +22,7 @@ from embodied.objectives.parts.losses import masked_mean, soft_code_error
 from embodied.objectives.parts.mixing import Mixing
 from embodied.objectives.parts.neighbours import neighbour_error, voted_classes
 from embodied.objectives.parts.queue import ContrastHead, Queue
+from embodied.objectives.parts.settings import area_range
 from embodied.objectives.parts.views import change_colours
 
 LOSSES = ("cross_entropy", "look")
@@ -87,7 +88,7 @@ class Supervised(nn.Module):
             )
         self.encoder, self.classes = encoder, classes
         self.smoothing, self.neighbours, self.temperature = smoothing, neighbours, temperature
-        self.crop_scale, self.strength, self.flip = (crop_scale[0], crop_scale[1]), strength, flip
+        self.crop_scale, self.strength, self.flip = area_range("crop_scale", crop_scale), strength, flip
         self.names: list[str] | None = None
         self.head: nn.Module | None = None  # the classifier, or LOOK's projector
         self.bank: Queue | None = None

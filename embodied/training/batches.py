@@ -20,7 +20,13 @@ A pure function, so that resuming replays nothing.
 
 
 def batches_for(
-    objective: nn.Module, frames: FrameDataset, *, batch_size: int, seed: int, only: np.ndarray | None = None
+    objective: nn.Module,
+    frames: FrameDataset,
+    *,
+    batch_size: int,
+    seed: int,
+    only: np.ndarray | None = None,
+    shares: np.ndarray | None = None,
 ) -> FrameBatches:
     """The batches an objective asks for: `labels` by its `wants_labels`, `partners` by its `pairing`.
 
@@ -31,6 +37,7 @@ def batches_for(
         batch_size: B.
         seed: of what is drawn.
         only: frames to draw from, bool [N], whole episodes; None: all.
+        shares: how often each is drawn, float [N]; see `FrameBatches`.
 
     Raises:
         UsageError: the data lack what it asks for, or hold more classes than it has.
@@ -43,6 +50,7 @@ def batches_for(
         labels=labels,
         pairing=getattr(objective, "pairing", None),
         only=only,
+        shares=shares,
     )
     if labels and hasattr(objective, "expect_classes"):
         objective.expect_classes(frames.class_names)  # type: ignore[operator]

@@ -44,7 +44,7 @@ class Recipe:
     compile: str | None = None
 
     def __post_init__(self) -> None:
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+        if len(self.betas) != 2 or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in self.betas):
             raise UsageError(f"train.betas must be two numbers in [0, 1), got {list(self.betas)}")
         if self.schedule not in SCHEDULES:
             raise unknown_name("train.schedule", self.schedule, SCHEDULES)

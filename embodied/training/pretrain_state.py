@@ -62,6 +62,29 @@ def restore_state(module: nn.Module, optimizer: Any, average: WeightAverage | No
     return step
 
 
+def load_weights(module: nn.Module, path: Path) -> int:
+    """Load the weights that the training of a checkpoint would end with, its average where it has one; its step.
+
+    Of `schedule_free` they are the point where gradients were taken, which lies close by.
+
+    Raises:
+        UserError: there is none, or it belongs to another model.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}: let the pre-training run for a while")
+    tensors, step = _read(path)
+    try:
+        module.load_state_dict(_under(tensors, MODEL))
+    except RuntimeError as error:
+        raise UserError(f"{path} belongs to another model: {str(error).splitlines()[-1].strip()}") from error
+    averaged = _under(tensors, AVERAGE)  # by the parameters' own names, which those of a state dict need not be
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name in averaged:
+                parameter.copy_(averaged[name])
+    return step
+
+
 def _trained(module: nn.Module, optimizer: Any) -> dict[str, nn.Parameter]:
     """The optimiser's parameters by their names in the state dict, which a module may choose itself."""
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}

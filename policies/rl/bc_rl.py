@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from embodied.core.errors import UsageError
 from embodied.policies.rl import ppo
+from embodied.policies.rl.settings import check_positive, check_whole
 
 POLICY_CLASS = ppo.POLICY_CLASS
 NEEDS_DEMONSTRATIONS = True
@@ -31,6 +32,9 @@ class BCRLAgent(ppo.FeaturesPPO):
         clone_steps: gradient steps on the demonstrations.
         clone_batch: samples of each.
         clone_learning_rate: of Adam.
+
+    Raises:
+        UsageError: one makes no sense.
     """
 
     learning_rate: float = 3e-4
@@ -38,6 +42,12 @@ class BCRLAgent(ppo.FeaturesPPO):
     clone_steps: int = 2000
     clone_batch: int = 256
     clone_learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole(self, "clone_batch")
+        check_whole(self, "clone_steps", least=0)
+        check_positive(self, "clone_learning_rate")
 
     def clone(
         self,

@@ -22,9 +22,11 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.nn import functional as F
 
-from embodied.policies.rl.drqv2_networks import DrQPolicy, random_shift
+from embodied.core.errors import unknown_name
+from embodied.policies.rl.drqv2_networks import ENCODERS, DrQPolicy, random_shift
 from embodied.policies.rl.off_policy import ReplaySettings
 from embodied.policies.rl.schedules import StepSchedule
+from embodied.policies.rl.settings import check_positive, check_whole
 from embodied.policies.rl.stacked_frames import StackedFrames
 
 POLICY_CLASS = DrQPolicy
@@ -128,6 +130,14 @@ class DrQv2Agent(ReplaySettings):
     shift: int = 4
     trunk: int = 50
     hidden: int = 1024
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.encoder not in ENCODERS:
+            raise unknown_name("policy.encoder", self.encoder, ENCODERS)
+        check_whole(self, "history", "noise_steps", "trunk", "hidden")
+        check_whole(self, "shift", least=0)
+        check_positive(self, "noise_first", "noise_last", "noise_clip", zero=True)
 
     def frames_network(self) -> dict[str, Any]:
         """`policy_kwargs` for `POLICY_CLASS`."""

@@ -11,7 +11,7 @@ from gymnasium.spaces import Box
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from torch import nn
 
-from embodied.core.errors import UsageError
+from embodied.core.errors import UsageError, unknown_name
 from embodied.core.protocols import STATE
 from embodied.encoders.modality import input_keys
 
@@ -31,7 +31,7 @@ class FrozenFeatures(VecEnvWrapper):
         proprioception: whether to add `observation.state`.
 
     Raises:
-        UsageError: the encoder reads what these environments do not observe.
+        UsageError: the encoder reads what these environments do not observe, or has no such output.
     """
 
     def __init__(
@@ -88,8 +88,10 @@ class FrozenFeatures(VecEnvWrapper):
         with torch.inference_mode():
             frames = torch.from_numpy(np.ascontiguousarray(inputs)).to(self.device)
             tokens, out = self.encoder(self.encoder.preprocess(frames))  # type: ignore[operator]
-            chosen = tokens if self.feature == "tokens" else out[self.feature]
-            return chosen.flatten(1).float().cpu().numpy()
+            outputs = {"tokens": tokens, **out}
+            if self.feature not in outputs:
+                raise unknown_name("reinforce.feature", self.feature, outputs)
+            return outputs[self.feature].flatten(1).float().cpu().numpy()
 
     @staticmethod
     def _as_dict(observations: Any) -> Mapping[str, np.ndarray]:

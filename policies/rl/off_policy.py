@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from embodied.policies.rl.settings import check_positive, check_shares, check_whole
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReplaySettings:
@@ -15,7 +17,11 @@ class ReplaySettings:
         warmup_steps: random actions at the start.
         batch_size: of an update.
         train_every: steps of every environment between updates; `updates`: gradient steps then.
+        learning_rate: of all parts.
         discount, polyak, n_step: of the critics' targets.
+
+    Raises:
+        UsageError: one makes no sense.
     """
 
     buffer_steps: int
@@ -23,9 +29,18 @@ class ReplaySettings:
     batch_size: int
     train_every: int
     updates: int
+    learning_rate: float
     discount: float
     polyak: float
     n_step: int
+
+    def __post_init__(self) -> None:
+        check_whole(self, "buffer_steps", "batch_size", "train_every", "n_step")
+        check_whole(self, "warmup_steps", least=0)
+        if self.updates != -1:
+            check_whole(self, "updates")
+        check_positive(self, "learning_rate")
+        check_shares(self, "discount", "polyak")
 
     def replay_arguments(self, *, total_steps: int) -> dict[str, Any]:
         """Arguments of stable-baselines3's algorithm; the buffer is no larger than what will be collected."""

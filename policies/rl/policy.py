@@ -73,11 +73,11 @@ class RLPolicy(nn.Module):
     def act(self, carry: dict[str, Tensor], observation: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """One action per episode, as a chunk [B, 1, A] inside the bounds."""
         action = self.agent._predict(self._seen(observation), deterministic=True)
+        space = self.agent.action_space
+        low, high = (torch.as_tensor(bound, device=action.device) for bound in (space.low, space.high))
         if self.agent.squash_output:
-            low = torch.as_tensor(self.agent.action_space.low, device=action.device)
-            high = torch.as_tensor(self.agent.action_space.high, device=action.device)
             action = low + 0.5 * (action + 1) * (high - low)
-        return carry, action[:, None]
+        return carry, action.clamp(low, high)[:, None]  # PPO's Gaussian knows no bounds
 
     def _seen(self, observation: Mapping[str, Tensor]) -> Any:
         """What the agent was trained on: features [B, V + P], or what `seen_frames` gives."""

@@ -30,6 +30,7 @@ from embodied.policies.rl.networks import (
     scratch_policy_arguments,
 )
 from embodied.policies.rl.schedules import StepSchedule
+from embodied.policies.rl.settings import check_positive, check_schedule, check_shares, check_whole
 from embodied.policies.rl.stacked_frames import StackedFrames
 
 POLICY_CLASS = ActorCritic
@@ -60,6 +61,9 @@ class FeaturesPPO:
         initial_std: of the Gaussian that acts.
         projection: width of the linear layers on features and on proprioception.
         standardise: what the agent sees, by its running mean and deviation (`networks.Standardise`); MVP does not.
+
+    Raises:
+        UsageError: one makes no sense.
     """
 
     rollout_steps: int = 256
@@ -77,6 +81,15 @@ class FeaturesPPO:
     initial_std: float = 1.0
     projection: int = 128
     standardise: bool = False
+
+    def __post_init__(self) -> None:
+        check_whole(self, "rollout_steps", "minibatches", "epochs", "projection")
+        check_positive(self, "learning_rate", "clip", "max_gradient", "initial_std")
+        check_positive(self, "entropy", "value_weight", zero=True)
+        if self.value_clip is not None:
+            check_positive(self, "value_clip")
+        check_shares(self, "discount", "gae_lambda")
+        check_schedule(self.schedule)
 
     def network(self, *, feature_dim: int, normalise: bool) -> dict[str, Any]:
         """`policy_kwargs` for `POLICY_CLASS`."""
@@ -147,6 +160,7 @@ class PPOAgent(FeaturesPPO):
     augmentation: Augmentation = "consistency"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.augmentation not in get_args(Augmentation):
             raise unknown_name("policy.augmentation", self.augmentation, get_args(Augmentation))
         for name, least in (("history", 1), ("image_size", 16), ("shift", 0)):

@@ -14,6 +14,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from embodied.policies.rl.networks import ProjectedFeatures
 from embodied.policies.rl.off_policy import ReplaySettings
 from embodied.policies.rl.schedules import StepSchedule
+from embodied.policies.rl.settings import check_schedule, check_whole, check_widths
 
 POLICY_CLASS = SACPolicy
 
@@ -47,6 +48,12 @@ class SACAgent(ReplaySettings):
     n_step: int = 1
     hidden: Sequence[int] = (256, 256)
     projection: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole(self, "projection")
+        check_widths(self, "hidden")
+        check_schedule(self.schedule)
 
     def network(self, *, feature_dim: int, normalise: bool) -> dict[str, Any]:
         """`policy_kwargs` for `POLICY_CLASS`."""

@@ -54,7 +54,7 @@ def needs_of(policy: nn.Module, metadata: Mapping[str, Any]) -> Needs:
     return Needs(
         keys=tuple(map(str, keys)),
         image_size=int(metadata["env"]["image_size"]),
-        state_dim=int(metadata["arguments"]["proprioception_dim"]),
+        state_dim=int(metadata["arguments"].get("proprioception_dim", 0)),  # a planner looks at frames alone
         action_dim=len(space["low"]) if space else int(getattr(policy, "action_dim", 0)),
         actions=ActionSpace.of(space) if space else None,
     )

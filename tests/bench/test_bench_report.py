@@ -136,6 +136,15 @@ def test_page_is_self_contained_and_escapes(written):
     assert "How to read this" in page
 
 
+def test_learning_curves_have_a_band_where_there_are_seeds(tmp_path):
+    for seeds in (1, 3):
+        results = [result("state", TASKS[0], seed, rate=0.2 * (1 + seed)) for seed in range(seeds)]
+        page = write_bench_report(tmp_path, results, "quick").page.read_text()
+        (curves,) = re.findall(r"Learning curves, .*?</svg>", page, re.DOTALL)
+        assert curves.count('class="curve"') == 1 and curves.count('class="dot"') == 4
+        assert curves.count('class="band"') == (seeds > 1)
+
+
 def test_page_of_a_single_seed_claims_no_interval(tmp_path):
     results = [result(encoder, task) for encoder in ("default", "pixels") for task in TASKS]
     page = write_bench_report(tmp_path, results).page.read_text()

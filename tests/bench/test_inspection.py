@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from embodied.bench.inspection.choices import pairs, patch_index, query_frames, shown_frames
-from embodied.bench.inspection.features import read_features, read_tokens
+from embodied.bench.inspection.features import flat_patches, read_features, read_tokens
 from embodied.bench.inspection.health import complaints, health, patch_cosine, rank_me
 from embodied.bench.inspection.measure import MEAN, PIXELS, probe_table, why_no_probe
 from embodied.bench.inspection.pictures import heat, principal_colours, thumbnail
 from embodied.bench.inspection.probes import episode_folds, knn_probe, linear_probe, mean_probe, moving_values
 from embodied.bench.inspection.samples import Part, spaced
+from embodied.encoders.scratch import ConvEncoder
 from embodied.encoders.vit import ViTEncoder
 
 RANDOM = np.random.default_rng(0)
@@ -123,6 +124,20 @@ def test_frames_that_are_all_alike_are_no_collapse():
     still = health(np.ones(64) + 1e-4 * RANDOM.normal(size=(300, 64)))
     assert still["mean_cosine"] > 0.999
     assert complaints(still, still) == []
+
+
+def test_flat_patches_are_those_of_one_colour():
+    encoder = ViTEncoder(image_size=32, patch_size=8, width=12, depth=1, heads=2).eval()
+    frames = part().frames[:2].copy()
+    frames[0, :16], frames[1, :8, :8] = (200, 30, 90), 255
+    assert flat_patches(encoder, frames) == 9 / 32
+    assert flat_patches(ConvEncoder(image_size=65), frames) is None  # a map of 2x2 cells
+
+
+def test_two_frames_are_too_few_to_see_a_collapse():
+    features, pixels = RANDOM.normal(size=(2, 64)), RANDOM.normal(size=(2, 768))
+    assert health(features)["rank_centred"] == pytest.approx(1)
+    assert complaints(health(features), health(pixels)) == []
 
 
 def test_health_does_not_depend_on_scale():

@@ -89,6 +89,8 @@ def test_a_planted_collapse_is_loud(tmp_path, planted, said):
     looks = [record for record in records if "loss" not in record]
     assert [record["step"] for record in looks] == [1, 2, 3]
     assert looks[0]["spread"] > 0.01
+    flat = [record["probe_flat_patches"] for record in looks if "rankme" in record]
+    assert 0.2 < flat[0] < 0.8 and len(set(flat)) == 1  # all but the square's border: of the frames, not the encoder
     assert set(looks[0]) >= {"rankme", "rank_centred", "mean_cosine", "linear_r2_pooled", "knn_r2_cls"}
 
 

@@ -1,6 +1,7 @@
 """`embodied predict`, whole, on a run with random weights; what goes wrong gives one message."""
 
 import json
+import shutil
 
 import pytest
 from tiny_gr1 import make_store
@@ -106,3 +107,11 @@ def test_gr1_expects_frames_ahead(gr1_folder, tmp_path, capsys):
 def test_what_goes_wrong_with_gr1_gives_one_message(gr1_folder, tmp_path, capsys, arguments, message):
     code, _, error = run(capsys, f"run={gr1_folder}", *arguments, f"cache={tmp_path}")
     assert code in (1, 2) and message in error
+
+
+def test_a_run_that_learned_no_futures_is_refused(gr1_folder, tmp_path, capsys):
+    shutil.copytree(gr1_folder, tmp_path / "run")
+    config = (tmp_path / "run" / "config.yaml").read_text()
+    (tmp_path / "run" / "config.yaml").write_text(config.replace("video_weight: 0.1", "video_weight: 0.0"))
+    code, _, error = run(capsys, f"run={tmp_path / 'run'}", f"cache={tmp_path}")
+    assert code == 1 and "has learned nothing of frames to come (objective.video_weight=0)" in error

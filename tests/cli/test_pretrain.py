@@ -78,6 +78,12 @@ def test_same_seed_same_encoder_and_resuming_a_finished_run_changes_nothing(tmp_
         (["objective.mask_ratio=1.5"], "mask_ratio must be in (0, 1), got 1.5"),
         (["train.precision=fp8"], "unknown train.precision 'fp8': choose one of bf16, fp32"),
         (["train.steps=0"], "train.steps must be a whole number"),
+        (["weights=[often]"], "weights: expected 1 numbers, one per entry of data, got ['often']"),
+        (["encoder.heads=0"], "heads must be a whole number of at least 1, got 0"),
+        (["+encoder.std=[1,1,0]"], "std must be positive, got [1, 1, 0]"),
+        (["train.learning_rate=null"], "train.learning_rate must be a number, got None"),
+        (["train.weight_decay_end=low"], "must be a number that is not negative, or null, got 'low'"),
+        (["train.betas=null"], "train.betas must be two numbers in [0, 1), got []"),
     ],
 )
 def test_wrong_settings_say_what_is_right(tmp_path, photos, capsys, settings, message):

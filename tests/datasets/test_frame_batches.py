@@ -233,3 +233,27 @@ def test_wrong_pairings_say_what_is_right():
     ):
         with pytest.raises(UsageError, match=message):
             make()
+
+
+def test_shares_decide_how_often_a_frame_is_drawn(demos, classes, opened):
+    """Three pictures and 36 frames; a share of 0 is never drawn, twice the share twice as often."""
+    shares = np.concatenate([[1.0, 0.5, 0.0], np.full(36, 0.1)])
+    plain = FrameBatches(opened(classes, demos), batch_size=64, seed=0, shares=shares)
+    counts = np.bincount(np.concatenate([plain.indices(step) for step in range(200)]), minlength=39) / (200 * 64)
+    np.testing.assert_allclose(counts, shares / shares.sum(), atol=0.02)
+    assert counts[2] == 0
+    # the weight of a source stays, however little of it is left
+    weighted = FrameBatches(opened(classes, demos, weights=[1, 3]), batch_size=64, seed=0, shares=shares)
+    counts = np.bincount(np.concatenate([weighted.indices(step) for step in range(200)]), minlength=39) / (200 * 64)
+    np.testing.assert_allclose([counts[:3].sum(), counts[0] / counts[:3].sum()], [1 / 4, 2 / 3], atol=0.02)
+    assert counts[2] == 0
+
+
+def test_frames_that_are_left_are_visited_alike_and_only_where_they_are_not_held_out(classes, opened):
+    frames = opened(classes)
+    left = FrameBatches(frames, batch_size=2, seed=0, shares=np.array([1.0, 0.0, 1.0]))
+    assert sorted(left.indices(0)) == [0, 2]  # an epoch, not draws
+    alone = FrameBatches(frames, batch_size=2, seed=0, shares=np.array([1.0, 0.0, 1.0]), only=np.array([1, 1, 0], bool))
+    assert set(alone.indices(0)) == {0}
+    with pytest.raises(UsageError, match="no frame is left to draw"):
+        FrameBatches(frames, batch_size=2, seed=0, shares=np.array([1.0, 0.0, 0.0]), only=np.array([0, 1, 1], bool))

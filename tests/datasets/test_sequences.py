@@ -163,6 +163,13 @@ def test_bad_input_says_what_is_wrong(tmp_path, cache):
         pass
     with pytest.raises(UserError, match="empty holds no episodes"):
         windows_of(cache, tmp_path / "empty")
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "one.mp4").touch()
+    with pytest.raises(UserError, match="films holds videos: make an episode store of them, embodied data import"):
+        windows_of(cache, tmp_path / "films")
+    (tmp_path / "mix.yaml").touch()
+    with pytest.raises(UserError, match="only objective=hpt reads manifests"):
+        windows_of(cache, tmp_path / "mix.yaml")
 
 
 def test_indices_that_are_not_there(tmp_path, cache):

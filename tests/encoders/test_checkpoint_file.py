@@ -204,6 +204,7 @@ class Runs:
             r"expected 192 values for \[192\], got \[5\]",
         ),
         ({**vit_state(width=192), "pos_embed": torch.zeros(1, 12, 192)}, "a square of patches, got 12"),
+        ({**vit_state(width=192), "pos_embed": torch.zeros(5, 192)}, r"pos_embed: expected 3 axes, got \[5, 192\]"),
     ],
 )
 def test_what_cannot_be_read_gives_one_message(content, message, tmp_path):

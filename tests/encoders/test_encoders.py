@@ -104,6 +104,7 @@ def damage(folder, name, content):
     [
         ("model.safetensors", b"not weights at all", "damaged"),
         ("config.yaml", b"encoder: 3\n", "not the config of an encoder artifact"),
+        ("config.yaml", b"format: embodied-encoder-1\nencoder: 3\n", "does not say how to build its encoder"),
         ("config.yaml", b"\xff\xfe: [", "not readable YAML"),
         ("config.yaml", b"format: embodied-encoder-1\nencoder: {name: os.system}\n", "refusing to import"),
         ("config.yaml", b"format: embodied-encoder-1\nencoder: {name: embodied.encoders.new.X}\n", "upgrade"),

@@ -157,7 +157,12 @@ def test_dinov2_takes_the_size_its_processor_crops_to(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "not readable JSON"), ("[]", "does not describe"), ('{"image_mean": [1, 2]}', "image_mean must be three")],
+    [
+        ("{", "not readable JSON"),
+        ("[]", "does not describe"),
+        ('{"image_mean": [1, 2]}', "image_mean must be three"),
+        ('{"image_std": [1, 1, 0]}', "image_std must be positive"),
+    ],
 )
 def test_a_damaged_processor_gives_one_message(tmp_path, text, message):
     make_model("vit").save_pretrained(tmp_path)
@@ -171,6 +176,36 @@ def test_missing_folder_gives_one_message(tmp_path):
         load_encoder(f"hf:{tmp_path / 'absent'}")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_hidden_layers": 3}, r"lacks 16 weights, among them layers\.2\..*, which would be random"),
+        ({"hidden_size": 48}, r"its weights do not fit its config\.json"),
+        ({"hidden_size": "wide"}, "expected int, got str"),
+        ({"hidden_act": "gelo"}, "says 'gelo', which transformers does not know"),
+    ],
+)
+def test_a_config_that_does_not_go_with_its_weights(tmp_path, change, message):
+    make_model("vit").save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=message):
+        load_encoder(f"hf:{tmp_path}")
+
+
+def test_weights_that_its_tokens_do_not_depend_on_may_be_missing(tmp_path):
+    transformers.ViTModel(transformers.ViTConfig(**SMALL), add_pooling_layer=False).save_pretrained(tmp_path)
+    assert load_encoder(f"hf:{tmp_path}").model.pooler is not None
+
+
+def test_a_file_that_was_cut_off_gives_one_message(tmp_path):
+    make_model("vit").save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"is damaged \(.*\): copy or download it again"):
+        load_encoder(f"hf:{tmp_path}")
+
+
 def test_pickled_weights_are_refused(tmp_path):
     model = make_model("vit")
     model.config.save_pretrained(tmp_path)
@@ -179,10 +214,13 @@ def test_pickled_weights_are_refused(tmp_path):
         load_encoder(f"hf:{tmp_path}")
 
 
-def test_a_language_model_is_refused(tmp_path):
+def test_what_has_no_square_patches_is_refused(tmp_path):
     config = transformers.BertConfig(
         hidden_size=24, num_hidden_layers=1, num_attention_heads=3, intermediate_size=48, vocab_size=10
     )
-    transformers.BertModel(config).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="no vision model"):
-        load_encoder(f"hf:{tmp_path}")
+    stages = transformers.ConvNextConfig(hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], image_size=32)
+    transformers.BertModel(config).save_pretrained(tmp_path / "text")
+    transformers.ConvNextModel(stages).save_pretrained(tmp_path / "stages")
+    for name in ("text", "stages"):
+        with pytest.raises(UserError, match="no vision model"):
+            load_encoder(f"hf:{tmp_path / name}")

@@ -32,7 +32,7 @@ def ids(steps=3):
 
 def trunk(**options):
     torch.manual_seed(0)
-    return Trunk(width=16, depth=2, heads=2, **options).eval()
+    return Trunk(**{"width": 16, "depth": 2, "heads": 2, **options}).eval()
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -194,6 +194,24 @@ def test_cross_attention_is_torchs_where_the_widths_agree_and_sees_kept_tokens_o
     torch.testing.assert_close(ours(queries, tokens, keep_mask=keep), expected, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("places", "count"), [(40, 3), (40, 1), (2, 3)])
+def test_the_same_queries_for_all_read_the_same_without_keys_and_values(places, count):
+    torch.manual_seed(0)
+    attention = CrossAttention(6, 4, heads=2, head_width=16)
+    queries, tokens = torch.randn(count, 6, requires_grad=True), torch.randn(3, places, 4, requires_grad=True)
+    keep = (torch.arange(places) % 3 < 2).repeat(3, 1)
+    keep[0] = True
+    learned = [queries, tokens, *attention.parameters()]
+    outputs = [
+        attention.same(queries, tokens, keep_mask=keep),
+        attention(queries.expand(3, -1, -1), tokens, keep_mask=keep),
+    ]
+    torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-5)
+    found, expected = (torch.autograd.grad(output.square().sum(), learned) for output in outputs)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(attention.same(queries, tokens), attention(queries.expand(3, -1, -1), tokens))
+
+
 def test_a_trunk_is_torchs_encoder_with_the_same_weights():
     ours = trunk(mlp_ratio=2.0, eps=1e-5)
     layer = nn.TransformerEncoderLayer(
@@ -214,6 +232,21 @@ def test_a_trunk_is_torchs_encoder_with_the_same_weights():
     mask = mask_from_groups(groups, times, "frame_causal")
     tokens = torch.randn(2, len(groups), 16)
     torch.testing.assert_close(ours(tokens, mask=mask), theirs(tokens, mask=~mask), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_the_last_token_alone_comes_out_as_among_all(depth):
+    made = trunk(depth=depth)
+    tokens = torch.randn(2, 7, 16, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    learned = [tokens, *made.parameters()]
+    outputs = [made.last(tokens), made(tokens)[:, -1:]]
+    torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-5)
+    found, expected = (torch.autograd.grad(output.square().sum(), learned) for output in outputs)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        before = tokens.detach().clone()
+        torch.testing.assert_close(made.last(tokens), outputs[1].detach(), atol=1e-5, rtol=1e-5)
+    assert torch.equal(tokens, before)  # nothing is written into what it was given
 
 
 def test_readouts_count_what_is_kept():

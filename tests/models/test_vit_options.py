@@ -235,6 +235,14 @@ def test_queries_and_keys_are_normalised():
         ({"positions": "rope", "heads": 12}, "must be a multiple of 4 for rotary positions, got 2"),
         ({"drop_path": 1.0}, r"drop_path must be in \[0, 1\), got 1.0"),
         ({"relative_bias": "some"}, "relative_bias must be shared, block or None, got 'some'"),
+        ({"final_norm": "last"}, "final_norm must be true, false, class or pooled, got 'last'"),
+        ({"heads": 0}, "heads must be a whole number of at least 1, got 0"),
+        ({"depth": 1.5}, r"depth must be a whole number of at least 1, got 1\.5"),
+        ({"registers": -1}, "registers must be a whole number of at least 0, got -1"),
+        ({"mlp_ratio": "wide"}, "mlp_ratio must be a positive number, got 'wide'"),
+        ({"layer_scale": "small"}, "layer_scale must be a number or None, got 'small'"),
+        ({"qk_norm": "yes"}, "qk_norm must be true or false, got 'yes'"),
+        ({"positions": "clip_rope", "heads": 12}, "even and at least 6 for rotary positions of clips, got 2"),
     ],
 )
 def test_wrong_options_say_what_was_expected(options, message):

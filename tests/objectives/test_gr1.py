@@ -110,6 +110,21 @@ def test_videos_leave_what_makes_actions_alone_and_robots_do_not():
     torch.testing.assert_close(there, alone.encoder.network.action_head.arm.weight.grad, rtol=1e-3, atol=1e-6)
 
 
+def test_without_a_weight_of_videos_no_picture_is_made_and_actions_learn_the_same(monkeypatch):
+    objective, batch = make(objective={"video_weight": 0.0}, gripper=1), random_batch()
+    whole = make(objective={"video_weight": 1e-30}, gripper=1)
+    whole(batch, generator())[0].backward()
+    monkeypatch.setattr(objective.decoder, "forward", lambda *_: pytest.fail("a picture was made"))
+    loss, metrics = objective(batch, generator())
+    loss.backward()
+    assert "loss_video" not in metrics and "loss_arm" in metrics
+    for (name, weight), other in zip(objective.named_parameters(), whole.parameters(), strict=True):
+        if weight.requires_grad:  # none without a gradient: several processes wait for each
+            torch.testing.assert_close(weight.grad, other.grad, rtol=1e-4, atol=1e-7, msg=name)
+    with pytest.raises(UsageError, match="data without actions teach the future alone"):
+        make(objective={"video_weight": 0.0}, action_dim=0)
+
+
 def test_without_actions_in_all_of_the_data_there_is_no_head():
     objective, batch = make(action_dim=0, state_dim=0, text_dim=0), random_batch()
     loss, metrics = objective(batch, generator())

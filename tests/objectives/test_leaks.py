@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from tiny_objectives import encoder, frames, make
+from tiny_objectives import encoder, frames, generator, make
 
 from embodied.models.masks import uniform_mask
 from embodied.objectives.masked.droppos import soft_positions, squared_distances
 from embodied.objectives.parts.corruptions import count_sketch, projector
+from embodied.objectives.parts.losses import spectrum
 from embodied.objectives.parts.masks import block_mask, grid_mask, prefix_attention
 
 
@@ -24,6 +25,8 @@ def hidden_of(name, objective, pixels):
     draw = torch.Generator().manual_seed(0)
     if name == "mae":
         _, prediction, mask = objective.masked_loss(pixels, torch.rand(1, 16, generator=draw))
+    elif name == "tbm":
+        _, _, prediction, mask = objective.boosted_loss(pixels, pixels, torch.rand(1, 16, generator=draw), draw)
     elif name == "pixio":
         _, prediction, mask = objective.masked_loss(pixels, torch.rand(1, 4, generator=draw))
     elif name == "macrl":
@@ -40,12 +43,44 @@ def hidden_of(name, objective, pixels):
     return (prediction * mask[..., None]).sum(), mask.bool()
 
 
-@pytest.mark.parametrize("name", ["mae", "pixio", "maskfeat", "beit", "macrl"])
+@pytest.mark.parametrize("name", ["mae", "pixio", "maskfeat", "beit", "macrl", "tbm"])
 def test_predictions_depend_on_visible_patches_and_on_no_other(name):
     objective, pixels = make(name).eval(), images()
     total, mask = hidden_of(name, objective, pixels)
     (gradient,) = torch.autograd.grad(total, pixels)
     assert torch.equal(reached(gradient), ~mask)
+
+
+class Given:
+    """Views that are handed to iBOT as they are: two of two images, and no small ones."""
+
+    local_crops = 0
+
+    def __init__(self, large):
+        self.large = large
+
+    def __call__(self, encoder, images, generator):
+        return self.large, self.large.new_zeros(0, 3, 16, 16)
+
+
+def test_ibots_student_sees_no_hidden_patch():
+    objective, large = make("ibot"), images(4)
+    mask = torch.zeros(4, 16, dtype=torch.bool)
+    mask[0, 2:7], mask[3, [0, 9, 15]] = True, True
+    objective.dino.crops, objective.draw_mask = Given(large), lambda views, generator: mask
+    loss, _ = objective({"images": frames(2)}, generator())
+    (gradient,) = torch.autograd.grad(loss, large)  # of the student alone
+    assert torch.equal(reached(gradient), ~mask)
+
+
+def test_mfm_sees_nothing_of_removed_frequencies():
+    objective, pixels = make("mfm").eval(), images(2)
+    low = torch.tensor([True, False])
+    _, prediction, _ = objective.filtered_loss(pixels, low)
+    (gradient,) = torch.autograd.grad(prediction.square().sum(), pixels)
+    kept = torch.fft.ifftshift(objective.kept_frequencies(pixels, low), dim=(-2, -1))
+    for energy, seen in zip(spectrum(gradient).abs().mean(dim=1), kept, strict=True):
+        assert energy[~seen].max() < 1e-4 * energy[seen].max()
 
 
 def test_diffmae_sees_of_hidden_patches_only_what_the_noise_leaves():
@@ -148,6 +183,22 @@ def test_droppos_without_smoothing_is_the_cross_entropy():
     loss, logits = objective.position_loss(pixels, keep_ids, placed)
     expected = torch.nn.functional.cross_entropy(logits[~placed], keep_ids[~placed])
     torch.testing.assert_close(loss, expected)
+
+
+def test_droppos_weighs_patches_by_how_alike_the_class_token_of_the_whole_image_they_are():
+    objective, pixels = make("droppos").eval(), images(2).detach()
+    keep_ids, _, _ = uniform_mask(torch.rand(2, 16, generator=generator()), 0.5)
+    placed = torch.arange(8).expand(2, -1) < 4
+    loss, logits = objective.position_loss(pixels, keep_ids, placed)
+    tokens, out = objective.encoder(pixels)
+    labels, total, weights = soft_positions(objective.distances, objective.sigma), 0.0, 0.0
+    for image, kept in enumerate(keep_ids):
+        alike = torch.cosine_similarity(out["cls"][image][None], tokens[image][kept])
+        share = (alike / 0.1).exp() / (alike / 0.1).exp().sum()  # the paper's 0.1
+        for place in range(4, 8):
+            error = -(labels[kept[place]] * logits[image, place].log_softmax(-1)).sum()
+            total, weights = total + share[place] * error, weights + share[place]
+    torch.testing.assert_close(loss, total / weights)
 
 
 def test_droppos_sharpens_its_labels_while_it_trains():

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from embodied.core.errors import UsageError
+from embodied.encoders.vit import ViTEncoder
 from embodied.models.masks import uniform_mask
+from embodied.objectives.masked.beit import BEiT
+from embodied.objectives.masked.droppos import DropPos
+from embodied.objectives.masked.mae import MAE
+from embodied.objectives.masked.maskfeat import MaskFeat
+from embodied.objectives.masked.mfm import MFM
+from embodied.objectives.masked.pixio import Pixio
+from embodied.objectives.masked.ropim import ROPIM
 from embodied.objectives.parts.masks import (
     block_mask,
     grid_mask,
@@ -12,9 +20,12 @@ from embodied.objectives.parts.masks import (
     multi_block_mask,
     prefix_attention,
     prefix_lengths,
-    scaled_block,
     tube_mask,
 )
+from embodied.objectives.parts.quantizers import VectorQuantizer
+from embodied.objectives.parts.settings import scaled_block
+from embodied.objectives.parts.tokenizer import Tokenizer
+from embodied.objectives.self_distillation.ibot import IBOT
 
 
 def generator(seed=0):
@@ -74,6 +85,26 @@ def test_blocks_are_rectangles():
     assert len(whole) > 30
     assert all(0.25 <= high / wide <= 4 for high, wide in whole)
     assert len(set(whole)) > 3
+
+
+def test_methods_hide_the_papers_numbers_on_the_papers_grid():
+    """Of 14 x 14 patches, Pixio of 16 x 16, with the defaults of the signatures."""
+    vit = {"patch_size": 4, "width": 16, "depth": 1, "heads": 2}
+    encoder, decoder = ViTEncoder(image_size=56, **vit), {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}
+    hidden = MAE(encoder, **decoder).masked_loss(torch.zeros(1, 3, 56, 56), torch.rand(1, 196))[2]
+    assert hidden.sum() == 147
+    maskfeat = MaskFeat(encoder, cell=4)
+    assert (maskfeat.count, maskfeat.min_block) == (78, 15)
+    beit = BEiT(encoder, tokenizer=Tokenizer(encoder, VectorQuantizer(codes=16, width=4)))
+    assert (beit.count, beit.min_block) == (75, 16)
+    droppos = DropPos(encoder, **decoder)
+    assert (droppos.visible, droppos.placed) == (49, 12)
+    assert IBOT(encoder, prototypes=8, hidden=8, bottleneck=8).min_block == 16
+    assert ROPIM(encoder).rank == 28
+    assert MFM(encoder).radius == 16 * 56 / 224
+    larger = Pixio(ViTEncoder(image_size=64, class_tokens=8, positions="learned", **vit), **decoder)
+    kept = larger.masked_loss(torch.zeros(1, 3, 64, 64), torch.rand(1, 16))[2] == 0
+    assert (kept.sum(), larger.decoder.positions.shape) == (64, (8 + 256, 16))
 
 
 def test_the_generator_decides_about_blocks():

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_objectives import DISTILLED, encoder, frames, generator, make
+from tiny_objectives import DISTILLED, encoder, frames, generator, make, train
 from torch import nn
 from torch.nn import functional as F
 
@@ -150,6 +150,19 @@ def test_patch_loss_equals_a_loop(centring, shared_head):
     if centring == "centre":  # over all patches, hidden or not
         ibot.patch_centre.update()
         torch.testing.assert_close(ibot.patch_centre.value, 0.1 * teacher(seen).flatten(0, 1).mean(0))
+
+
+def test_dinov2_is_both_losses_and_koleo_with_a_head_for_patches():
+    torch.manual_seed(0)
+    options = {**DISTILLED, "centring": "sinkhorn", "koleo_weight": 0.1, "shared_head": False, "exact": True}
+    ibot, plain = train(IBOT(encoder(), **options).train(), 2), IBOT(encoder(), **{**options, "koleo_weight": 0.0})
+    plain.load_state_dict(ibot.state_dict())
+    loss, metrics = ibot({"images": frames(8)}, generator())
+    loss.backward()
+    assert ibot.patch_head.mlp[0].weight.grad.any() and ibot.dino.head.mlp[0].weight.grad.any()
+    without = plain({"images": frames(8)}, generator())[0]
+    torch.testing.assert_close(loss, without + 0.1 * 2 * metrics["koleo"])  # of both large views
+    torch.testing.assert_close(metrics["class_loss"] + metrics["patch_loss"], loss.detach())
 
 
 def test_a_batch_with_nothing_hidden_has_no_patch_loss():

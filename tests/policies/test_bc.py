@@ -349,6 +349,17 @@ def test_scaling_leaves_present_features_last():
         ({"head": "rnn_gmm", "neck": "flare"}, "one that fuses no history"),
         ({"head_options": {"depth": 3}}, "policy.head_options of mlp: .*depth"),
         ({"head": "act", "head_options": {"width": 15, "heads": 2}}, "width must be a multiple of heads=2, got 15"),
+        ({"hidden": (8, -4)}, "policy.hidden must be a whole number of at least 1, got -4"),
+        ({"channels": 0}, "policy.channels must be a whole number of at least 1, got 0"),
+        ({"proprioception_width": 0}, "policy.proprioception_width must be a whole number of at least 1, got 0"),
+        ({"head": "act", "ensemble": "often"}, "policy.ensemble must be a decay, true, false or null, got 'often'"),
+        ({"ema": 3}, "policy.ema must be true, false or null, got 3"),
+        ({"head": "gmm", "head_options": {"hidden": [-4]}}, "policy.head_options of gmm: .*negative dimension"),
+        ({"head": "act", "head_options": {"heads": 0}}, "policy.head_options of act: .*zero"),
+        (
+            {"neck": "attention", "feature_shape": (64, 3), "neck_options": {"queries": 0, "heads": 3}},
+            "policy.neck_options of attention: sizes must be at least 1, and queries would be empty",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(options, message):

@@ -17,6 +17,8 @@ from embodied.core.reporting import SilentReporter
 from embodied.encoders.scratch import ConvEncoder
 from embodied.encoders.state import StateEncoder
 from embodied.policies.rl import state
+from embodied.policies.rl.bc_rl import BCRLAgent
+from embodied.policies.rl.drqv2 import DrQv2Agent
 from embodied.policies.rl.frozen_features import FrozenFeatures
 from embodied.policies.rl.networks import ProjectedFeatures
 from embodied.policies.rl.policy import RLPolicy
@@ -252,8 +254,10 @@ def test_the_artifact_acts_like_the_agent(kind, tmp_path):
     slots.restart(3)
     expected, _ = algorithm.predict(algorithm.env.reset(), deterministic=True)
     assert chunk.shape == (4, 1, 1)
-    assert np.allclose(np.clip(chunk[:, 0].numpy(), -1, 1), expected, atol=1e-6)
+    assert np.allclose(chunk[:, 0].numpy(), expected, atol=1e-6)
     assert np.ptp(expected) > 0
+    far = {name: 1e4 * tensor if "images" not in name else tensor for name, tensor in observation.items()}
+    assert policy.act(policy.initial(4), far)[1].abs().max() <= 1
 
 
 def test_schedules_follow_the_steps_of_all_pieces():
@@ -271,6 +275,24 @@ def test_schedules_follow_the_steps_of_all_pieces():
         StepSchedule(1.0, shape="cosin", total_steps=1)
 
 
+@pytest.mark.parametrize(
+    ("agent", "settings", "message"),
+    [
+        (SACAgent, {"buffer_steps": 0}, "policy.buffer_steps must be a whole number of at least 1, got 0"),
+        (SACAgent, {"updates": 0}, "policy.updates must be a whole number of at least 1, got 0"),
+        (SACAgent, {"polyak": 0.0}, r"policy.polyak must be in \(0, 1\], got 0.0"),
+        (SACAgent, {"hidden": (64, 0)}, r"policy.hidden must be a list of whole numbers of at least 1, got \[64, 0\]"),
+        (DrQv2Agent, {"encoder": "dqrv2"}, "unknown policy.encoder 'dqrv2': did you mean drqv2"),
+        (DrQv2Agent, {"shift": -1}, "policy.shift must be a whole number of at least 0, got -1"),
+        (BCRLAgent, {"clone_batch": 0}, "policy.clone_batch must be a whole number of at least 1, got 0"),
+        (BCRLAgent, {"clip": 0.0}, "policy.clip must be a number above 0, got 0.0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_when_they_are_made(agent, settings, message):
+    with pytest.raises(UsageError, match=message):
+        agent(**settings)
+
+
 def test_minibatches_must_divide_an_iteration():
     make = partial(PPOAgent(rollout_steps=5, minibatches=3).build, seed=0, device=CPU, total_steps=100)
     observed = FrozenFeatures(SlotVecEnv(make_points(2), seed=0), StateEncoder(dim=2), camera="top", device=CPU)
@@ -285,8 +307,6 @@ def test_returns_are_discounted_within_episodes():
 
 
 def test_ppo_that_starts_from_demonstrations_acts_like_them():
-    from embodied.policies.rl.bc_rl import BCRLAgent
-
     agent = BCRLAgent(rollout_steps=32, clone_steps=400, clone_batch=64)
     observed = FrozenFeatures(SlotVecEnv(make_points(2), seed=0), StateEncoder(dim=2), camera="top", device=CPU)
     network = agent.network(feature_dim=2, normalise=False)

@@ -1,5 +1,8 @@
 """Environments as stable-baselines3 sees them: features instead of frames, right last observations, right seeds."""
 
+from contextlib import closing
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +11,12 @@ from torch import nn
 pytest.importorskip("stable_baselines3")
 
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from stable_baselines3.common.env_checker import check_env
 from toy_environments import Point, make_points
 
+from embodied.core.errors import UsageError
 from embodied.encoders.state import StateEncoder
+from embodied.envs.task_env import TaskEnv
 from embodied.policies.rl.frozen_features import FrozenFeatures
 from embodied.policies.rl.vec_env import SlotVecEnv
 
@@ -48,6 +54,11 @@ def test_agents_see_features_and_proprioception():
     assert (environments.feature_dim, environments.state_dim) == (8, 1)
     assert observation[:, :8].sum(axis=1) == pytest.approx([1, 1])
     assert features(2, proprioception=False).reset().shape == (2, 8)
+
+
+def test_an_output_that_the_encoder_lacks_is_named():
+    with pytest.raises(UsageError, match=r"unknown reinforce\.feature 'poold': did you mean pooled"):
+        features(2, feature="poold")
 
 
 def test_the_oracle_reads_the_privileged_state():
@@ -113,3 +124,12 @@ def test_only_environments_that_reset_in_the_same_step_are_taken():
     later = SyncVectorEnv([Point], autoreset_mode=AutoresetMode.NEXT_STEP)
     with pytest.raises(ValueError, match="SAME_STEP"):
         SlotVecEnv(later, seed=0)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize(("suite", "task"), [("metaworld", "reach-v3"), ("pixmc", "franka-reach")])
+def test_stable_baselines3_finds_nothing_to_complain_about(suite, task):
+    if suite == "pixmc" and find_spec("robosuite") is None:
+        pytest.skip("robosuite has the robots' files")
+    with closing(TaskEnv(suite=suite, task=task, image_size=40, horizon=12)) as environment:
+        check_env(environment, warn=True)  # a warning is an error here

@@ -152,6 +152,12 @@ def test_shifted_frames_are_what_everything_is_computed_from_if_asked():
         ({"history": 0}, "policy.history must be at least 1, got 0"),
         ({"image_size": 8}, "policy.image_size must be at least 16, got 8"),
         ({"shift": -1}, "policy.shift must be at least 0, got -1"),
+        ({"rollout_steps": 0}, "policy.rollout_steps must be a whole number of at least 1, got 0"),
+        ({"epochs": 1.5}, "policy.epochs must be a whole number of at least 1, got 1.5"),
+        ({"initial_std": 0}, "policy.initial_std must be a number above 0, got 0"),
+        ({"value_clip": -0.1}, "policy.value_clip must be a number above 0, got -0.1"),
+        ({"discount": 1.01}, r"policy.discount must be in \(0, 1\], got 1.01"),
+        ({"schedule": "cosin"}, "unknown policy.schedule 'cosin': did you mean cosine"),
     ],
 )
 def test_mistakes_are_explained(settings, message):

@@ -6,10 +6,11 @@ import torch
 from tiny_objectives import batch, frames, generator, make
 from torch import nn
 
-from embodied.core.errors import UsageError
+from embodied.core.errors import UsageError, UserError
 from embodied.core.reporting import SilentReporter
 from embodied.training.optimization import Recipe, parameter_groups, scaled_learning_rate
 from embodied.training.pretrain import pretrain
+from embodied.training.pretrain_state import STATE, load_weights
 from embodied.training.schedule_free import ScheduleFreeAdamW
 from embodied.training.throughput import count_flops, peak_flops
 
@@ -107,6 +108,15 @@ def test_the_average_is_that_of_the_weights(tmp_path):
         average = torch.lerp(average, bias, 1 - decay)
         plain.append(average)
     torch.testing.assert_close(seen[-1], plain[-1])
+
+
+def test_a_checkpoint_gives_the_weights_that_its_training_ended_with(tmp_path):
+    for number, recipe in enumerate((Recipe(), Recipe(average=0.5))):
+        trained, other = run(tmp_path / str(number), steps=4, recipe=recipe), make("mae")
+        assert load_weights(other, tmp_path / str(number) / STATE) == 4
+        assert same(other, trained)
+    with pytest.raises(UserError, match="belongs to another model"):
+        load_weights(make("droppos"), tmp_path / "0" / STATE)
 
 
 def test_monitors_change_nothing(tmp_path):

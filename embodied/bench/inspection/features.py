@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from embodied.encoders.pixels import PixelEncoder
-from embodied.objectives.parts.targets import flat_share
+from embodied.models.patches import patchify
+from embodied.objectives.parts.targets import FLAT_VARIANCE
 
 BATCH = 32
 CELLS = 4  # tokens are averaged in a grid of this many rows and columns
 COARSE = f"tokens {CELLS}x{CELLS}"
+LOOKED_AT = 64  # frames for what is the same in any: flat patches, cosines of patches
 _REPEATS = 5
 
 
@@ -60,14 +62,20 @@ def as_map(tokens: Tensor, encoder: nn.Module) -> Tensor:
 
 @torch.no_grad()
 def flat_patches(encoder: nn.Module, frames: np.ndarray) -> float | None:
-    """The share of patches with next to no variance; None where the encoder has no square patches of pixels."""
+    """The share of patches that show one colour and nothing else, of a table, say.
+
+    None where the encoder has no square patches of pixels. An objective's `flat_patches` counts less: patches that
+    its per-patch normalisation makes noise of, which one of a colour other than grey is not.
+    """
     images = encoder.preprocess(torch.from_numpy(frames).to(device_of(encoder)))  # type: ignore[operator]
     rows, columns = encoder.grid  # type: ignore[misc]
     height, width = images.shape[-2:]
     side = height // rows
     if side < 2 or height % rows or width % columns or width // columns != side:
         return None
-    return float(flat_share(images, side))
+    patches = patchify(images, side).unflatten(-1, (side * side, -1))  # (F, N, PP, 3)
+    # By channel: the mean and standard deviation that a colour is normalised with differ between channels.
+    return float((patches.var(dim=2, unbiased=False).mean(dim=-1) < FLAT_VARIANCE).float().mean())
 
 
 @torch.no_grad()

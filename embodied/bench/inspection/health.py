@@ -64,7 +64,7 @@ def complaints(numbers: Mapping[str, float], pixels: Mapping[str, float]) -> lis
             f"COLLAPSED: features of different frames are next to equal (spread {numbers['spread']:.2g}, raw pixels "
             f"{pixels['spread']:.2g}; mean |cos| {numbers['mean_cosine']:.6f})"
         )
-    if numbers["rank_centred"] < COLLAPSED_RANK:
+    if numbers["rank_centred"] < COLLAPSED_RANK <= pixels["rank_centred"]:  # two frames differ along one direction
         found.append(
             f"COLLAPSED: features differ along {numbers['rank_centred']:.1f} directions only (effective rank of "
             "centred features)"

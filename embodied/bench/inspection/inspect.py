@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from embodied.bench.inspection.features import flat_patches, raw_pixels, read_tokens, seconds_per_frame
+from embodied.bench.inspection.features import LOOKED_AT, flat_patches, raw_pixels, read_tokens, seconds_per_frame
 from embodied.bench.inspection.health import complaints, health, patch_cosine
 from embodied.bench.inspection.measure import checked_features, probe_table, why_no_probe
 from embodied.bench.inspection.page import Facts, facts_record, inspection_page
@@ -20,14 +20,13 @@ from embodied.bench.inspection.panels import (
     reconstruction_panel,
 )
 from embodied.bench.inspection.samples import Part, spaced
-from embodied.core.errors import UserError
+from embodied.core.errors import UsageError, UserError
 from embodied.core.files import write_json, write_text
 from embodied.core.protocols import Reporter
 from embodied.core.run_folder import versions
 from embodied.encoders.artifact import fingerprint
 
 PAGE, NUMBERS = "report.html", "numbers.json"
-_LOOKED_AT = 64  # frames for what is the same in any: flat patches, cosines of patches
 
 
 def inspect_encoder(
@@ -52,6 +51,7 @@ def inspect_encoder(
         reporter: shows progress.
 
     Raises:
+        UsageError: the folder cannot be made.
         UserError: too few frames; or the features are no finite numbers, or the same for all frames.
     """
     if sum(map(len, parts)) < 2:
@@ -59,7 +59,7 @@ def inspect_encoder(
     with reporter.phase("features"):
         features = checked_features(encoder, parts, spec)
     pooled = np.concatenate([each["pooled"] for each in features])
-    some = parts[0].frames[spaced(len(parts[0]), _LOOKED_AT)]
+    some = parts[0].frames[spaced(len(parts[0]), LOOKED_AT)]
     reasons = [why_no_probe(part, target) for part in parts]
     with reporter.phase("probes"):
         probes = [
@@ -96,9 +96,18 @@ def inspect_encoder(
             correspondence_panel(encoder, parts),
             reconstruction_panel(reconstructions(spec)),
         ]
+    make_folder(folder)
     write_text(folder / PAGE, inspection_page(facts, panels, command=command, versions=versions()))
     write_json(folder / NUMBERS, facts_record(facts))
     return facts
+
+
+def make_folder(folder: Path) -> None:
+    """For the page; raises UsageError where there can be none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"to={folder} cannot be made ({error.strerror}): choose another folder") from error
 
 
 def reconstructions(spec: str) -> Path | None:

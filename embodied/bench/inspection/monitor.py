@@ -8,15 +8,18 @@ import numpy as np
 from torch import nn
 
 from embodied.bench.inspection.class_probes import chance_accuracy, knn_accuracy, linear_accuracy, why_no_classes
-from embodied.bench.inspection.features import COARSE, raw_pixels, read_features
+from embodied.bench.inspection.features import COARSE, LOOKED_AT, flat_patches, raw_pixels, read_features
 from embodied.bench.inspection.health import complaints, health
 from embodied.bench.inspection.measure import why_no_probe
 from embodied.bench.inspection.probes import knn_probe, linear_probe, moving_values
-from embodied.bench.inspection.samples import Part
+from embodied.bench.inspection.samples import Part, spaced
 
 
 class InspectionMonitor:
     """A `training.pretrain.Monitor`: RankMe, spread and mean |cos| of pooled features, probes; loud on collapse.
+
+    `probe_flat_patches` is the share of patches of the probe's frames that show one colour and nothing else. It is of
+    frames and patches alone, and stays.
 
     Probes are of the state (R^2) and of the class (top-1 accuracy, beside that of always guessing the most frequent
     one, `chance_top1`), each a mean over the parts that have at least four episodes with it.
@@ -55,12 +58,17 @@ class InspectionMonitor:
         numbers = health(pooled)
         for complaint in complaints(numbers, self._pixels):
             self._warn(f"step {step}: {complaint}")
-        return {**numbers, **self._probes(features), **self._chance()}
+        return {**numbers, **self._flat(encoder), **self._probes(features), **self._chance()}
 
     def baseline(self) -> dict[str, float]:
         """The same probes on raw 16x16 pixels."""
         pixels = self._probes([{"pixels": raw_pixels(part.frames)} for part in self._parts])
         return {**pixels, **self._chance()}
+
+    def _flat(self, encoder: nn.Module) -> dict[str, float]:
+        looked_at = [part.frames[spaced(len(part), LOOKED_AT)] for part in self._parts]
+        shares = [share for frames in looked_at if (share := flat_patches(encoder, frames)) is not None]
+        return {"probe_flat_patches": float(np.mean(shares))} if shares else {}
 
     def _probes(self, features: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
         found: dict[str, list[float]] = {}

@@ -88,7 +88,7 @@ def health_rows(facts: Facts) -> list[list[str]]:
         ["patch cosine", f"{facts.patch_cosine:.3f}", "", "between patches of a frame; 1: the map says nothing"]
     )
     if facts.flat_patches is not None:
-        rows.append(["flat patches", f"{facts.flat_patches:.1%}", "", "of the data: without variance to be seen"])
+        rows.append(["flat patches", f"{facts.flat_patches:.1%}", "", "of the data: one colour and nothing else"])
     for size, seconds in facts.seconds.items():
         name = "one frame" if size == 1 else f"one of {size} frames"
         rows.append([name, f"{1000 * seconds:.2f} ms", "", f"on {facts.device}, preprocessing included"])

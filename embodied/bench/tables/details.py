@@ -8,14 +8,18 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
+
 from embodied.bench.cells import CellResult
 from embodied.bench.html import scrolled
+from embodied.bench.statistics.aggregates import percentile_interval, resampled
 from embodied.bench.tables.contenders import Column, Entry, column_labels
 from embodied.bench.tables.figures import Line, line_chart, seed_dots, swatch
 from embodied.bench.tables.ranking import Inks, detail_id
 from embodied.bench.tables.scenes import Scene
 from embodied.bench.tables.words import duration, percent, phase_seconds, with_interval
 
+RESAMPLES = 1000  # of a point of a learning curve
 VIDEO, REPORT = Path("videos") / "rollout.mp4", Path("report.html")
 
 
@@ -37,7 +41,7 @@ def task_details(scene: Scene, inks: Inks, folder: Path) -> str:
 def _panel(scene: Scene, column: Column, label: str, inks: Inks, folder: Path) -> str:
     rows = "".join(_row(scene, column, number, inks, folder) for number in range(len(scene.rows)))
     curves = learning_curves(scene, column, inks)
-    drawn = f"<h4>Learning curves, on selection episodes</h4>{curves}" if curves else ""
+    drawn = f"<h4>Learning curves, on selection episodes, with 95 % of resampled seeds</h4>{curves}" if curves else ""
     names = ("encoder", "controller", "mean over seeds", "seeds", "best checkpoint", "time per cell", "look")
     head = "".join(f"<th>{name}</th>" for name in names)
     return (
@@ -105,7 +109,10 @@ def _links(run: CellResult, folder: Path) -> str:
 
 
 def learning_curves(scene: Scene, column: Column, inks: Inks) -> str:
-    """Mean over seeds of the selection episodes' score by step; empty text where none was kept."""
+    """Mean over seeds of the selection episodes' score by step, with its interval at every step by itself.
+
+    Empty text where no curve was kept; a single seed has no band.
+    """
     lines = []
     for row in scene.rows:
         by_step: dict[float, list[float]] = defaultdict(list)
@@ -114,7 +121,23 @@ def learning_curves(scene: Scene, column: Column, inks: Inks) -> str:
                 by_step[step].append(score)
         steps = sorted(by_step)
         if steps:
-            means = [sum(by_step[step]) / len(by_step[step]) for step in steps]
-            ink = inks[row.contender]
-            lines.append(Line(label=row.contender.label, ink=ink, x=steps, y=means, markers=True))
+            scores = [np.array(by_step[step]) for step in steps]
+            several = max(len(each) for each in scores) > 1
+            bands = [_interval(each) for each in scores] if several else []
+            lines.append(
+                Line(
+                    label=row.contender.label,
+                    ink=inks[row.contender],
+                    x=steps,
+                    y=[float(each.mean()) for each in scores],
+                    low=[low for low, _ in bands] if several else None,
+                    high=[high for _, high in bands] if several else None,
+                    markers=True,
+                )
+            )
     return line_chart(lines, x_label="training step", y_label="score", width=620, height=240)
+
+
+def _interval(scores: np.ndarray) -> tuple[float, float]:
+    """95 % of the means of resampled seeds; a report has thousands of these, so there are few resamples."""
+    return percentile_interval(resampled([scores], resamples=RESAMPLES).mean(axis=1), 0.95)

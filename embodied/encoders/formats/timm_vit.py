@@ -52,11 +52,14 @@ def arguments(state: Mapping[str, Tensor], *, heads: int | None = None) -> dict[
     """Our arguments from the shapes; `positions` is left out, since the table has to be looked at.
 
     Raises:
-        UserError: the number of heads cannot be told, or patches do not lie in a square.
+        UserError: a tensor is missing or has other axes, the number of heads cannot be told, or patches do not lie in a
+            square.
     """
-    for name in ("patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight"):
+    for name, axes in (("patch_embed.proj.weight", 4), ("pos_embed", 3), ("blocks.0.mlp.fc1.weight", 2)):
         if name not in state:
             raise UserError(f"these weights lack {name}")
+        if state[name].ndim != axes:
+            raise UserError(f"{name}: expected {axes} axes, got {list(state[name].shape)}")
     width, _, patch, _ = state["patch_embed.proj.weight"].shape
     count = heads or HEADS.get(width)
     if count is None:

@@ -1,4 +1,6 @@
-"""Learned latents that read a set of tokens. Legend: B batch, Q latents, N tokens, D width of latents, C of tokens."""
+"""Learned latents that read a set of tokens. Legend: B batch, Q latents, N tokens, D width of latents, C of tokens,
+H heads, E width of a head.
+"""
 
 from __future__ import annotations
 
@@ -46,14 +48,44 @@ class CrossAttention(nn.Module):
         """What the queries read; `keep_mask` True = the token may be looked at, at least one per sample."""
         query = self.query(queries).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, Q, E)
         key, value = self.key_value(tokens).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, N, E)
-        read = F.scaled_dot_product_attention(
+        read = self._attend(query, key, value, keep_mask)
+        return self.project(read.transpose(1, 2).flatten(2))
+
+    def same(
+        self,
+        queries: Float[Tensor, "Q D"],
+        tokens: Float[Tensor, "B N C"],
+        *,
+        keep_mask: Bool[Tensor, "B N"] | None = None,
+    ) -> Float[Tensor, "B Q D"]:
+        """What `forward` gives where all samples have the same queries, up to rounding.
+
+        Where tokens are many, keys and values of each, which together are far wider than a token, need not be made:
+        query * (K token) is (K^T query) * token, and the weighted mean of (V token) is V of the mean of tokens.
+        """
+        count, (places, inputs) = len(queries), tokens.shape[1:]
+        head = self.query.out_features // self.heads
+        # Multiplications for every head: with keys and values of all tokens, and without them.
+        if 2 * places * (inputs * head + count * head) <= count * inputs * (2 * places + head):
+            return self(queries.expand(tokens.shape[0], -1, -1), tokens, keep_mask=keep_mask)
+        key, value = self.key_value.weight.unflatten(0, (2, self.heads, -1))  # each (H, E, C)
+        asked = self.query(queries).unflatten(-1, (self.heads, -1)).transpose(0, 1) @ key  # (H, Q, C)
+        tokens = tokens.to(asked.dtype)[:, None]  # (B, 1, N, C)
+        asked = asked.flatten(0, 1).expand(tokens.shape[0], 1, -1, -1)  # (B, 1, HQ, C)
+        seen = self._attend(asked, tokens, tokens, keep_mask, scale=head**-0.5)[:, 0].unflatten(1, (self.heads, -1))
+        return self.project((seen @ value.transpose(1, 2)).transpose(1, 2).flatten(2))  # of (B, H, Q, E)
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, keep_mask: Tensor | None, *, scale: float | None = None
+    ) -> Tensor:
+        return F.scaled_dot_product_attention(
             query,
             key,
             value,
             attn_mask=None if keep_mask is None else keep_mask[:, None, None],
             dropout_p=self.dropout if self.training else 0.0,
+            scale=scale,
         )
-        return self.project(read.transpose(1, 2).flatten(2))
 
 
 class LatentReader(nn.Module):
@@ -74,7 +106,7 @@ class LatentReader(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "B N C"], *, keep_mask: Bool[Tensor, "B N"] | None = None
     ) -> Float[Tensor, "B Q D"]:
-        return self.attention(self.latents.expand(tokens.shape[0], -1, -1), tokens, keep_mask=keep_mask)
+        return self.attention.same(self.latents, tokens, keep_mask=keep_mask)
 
 
 class Resampler(nn.Module):

@@ -124,6 +124,15 @@ class SensorimotorTransformer(SequenceNetwork):
             hidden: of every modality, True = the mask token stands for it. What is hidden may hold anything, not a
                 number included.
         """
+        split = self.layout.split(self.trunk(self._tokens(values, hidden)))
+        return {name: part[:, :, 0] for name, part in split.items()}
+
+    def present(self, values: Mapping[str, Tensor], hidden: Mapping[str, Tensor]) -> Tensor:
+        """The last token of the last step, which is the action's, [B, 1, D]; arguments as of `forward`."""
+        return self.trunk.last(self._tokens(values, hidden))
+
+    def _tokens(self, values: Mapping[str, Tensor], hidden: Mapping[str, Tensor]) -> Float[Tensor, "B L D"]:
+        """What goes into the trunk."""
         parts = {}
         for index, name in enumerate(self.sizes):
             mask = self.mask_tokens[index]
@@ -135,8 +144,7 @@ class SensorimotorTransformer(SequenceNetwork):
             stem = self.stems[kind_of(name)]
             tokens = stem(torch.where(away, torch.zeros_like(values[name]), values[name]))
             parts[name] = torch.where(away[..., None], mask.to(tokens.dtype), tokens)
-        sequence = self.layout.interleave({name: self.times(part) for name, part in parts.items()})  # (B, T*M, D)
-        return {name: part[:, :, 0] for name, part in self.layout.split(self.trunk(sequence)).items()}
+        return self.layout.interleave({name: self.times(part) for name, part in parts.items()})
 
     def config(self) -> dict[str, Any]:
         """The arguments that rebuild it."""

@@ -57,6 +57,15 @@ class Trunk(nn.Module):
             tokens = block(tokens, mask=mask)
         return self.norm(tokens)
 
+    def last(self, tokens: Float[Tensor, "B L D"]) -> Float[Tensor, "B 1 D"]:
+        """What `forward` makes of the last token without a mask, up to rounding, for most of a block less."""
+        if not len(self.blocks):
+            return self.norm(tokens[:, -1:])
+        *before, final = self.blocks
+        for block in before:
+            tokens = block(tokens)
+        return self.norm(final.last(tokens))  # type: ignore[operator]
+
     def packed(
         self,
         tokens: Float[Tensor, "S L D"],

@@ -18,6 +18,7 @@ from embodied.objectives.augment import random_resized_crop
 from embodied.objectives.parts.decoders import ResidualMLP
 from embodied.objectives.parts.losses import masked_mean, squared_error
 from embodied.objectives.parts.masks import prefix_attention, prefix_lengths
+from embodied.objectives.parts.settings import area_range
 from embodied.objectives.parts.targets import flat_share, next_patch, pixel_target
 
 
@@ -32,7 +33,7 @@ class AIM(nn.Module):
         encoder: the ViT to train, with `encoder.class_tokens=0` and no registers.
         head_width, head_depth: of the MLP blocks on each token; the paper's 2048 and 12 go with 600 M parameters.
         norm_pix: predict per-patch normalised pixels, as the paper. Departure: off by default, as for MAE here.
-        crop_scale: of the random resized crop; the paper's is (0.4, 1).
+        crop_scale: of the random resized crop; the paper's is (0.4, 1). Departure: its code changes colours too.
         flip: mirror images. Departure: off, since a mirrored robot scene is another state.
     """
 
@@ -50,7 +51,7 @@ class AIM(nn.Module):
         if encoder.vit.leading:
             raise UsageError("AIM needs an encoder of patches alone: encoder.class_tokens=0 encoder.registers=0")
         self.encoder, self.norm_pix = encoder, norm_pix
-        self.crop_scale, self.flip = (crop_scale[0], crop_scale[1]), flip
+        self.crop_scale, self.flip = area_range("crop_scale", crop_scale), flip
         self.head = ResidualMLP(
             inputs=encoder.width,
             outputs=3 * encoder.vit.patch_size**2,

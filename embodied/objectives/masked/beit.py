@@ -16,8 +16,9 @@ from embodied.core.errors import UsageError
 from embodied.encoders.vit import ViTEncoder
 from embodied.objectives.augment import random_resized_crop
 from embodied.objectives.parts.losses import code_error, masked_mean
-from embodied.objectives.parts.masks import block_mask, scaled_block, share
+from embodied.objectives.parts.masks import block_mask
 from embodied.objectives.parts.quantizers import code_use
+from embodied.objectives.parts.settings import area_range, block_sizes
 from embodied.objectives.parts.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -25,7 +26,8 @@ class BEiT(nn.Module):
     """Replace blocks of patches by a mask token and predict the codes that a frozen tokenizer gives them (Fig. 1).
 
     Departures: the tokenizer is ours (`objective=vq`), not DALL-E's, and sees the same crop at the same size; no colour
-    jitter. The paper's encoder has LayerScale 0.1, drop-path 0.1 and a relative bias: `objective/beit.yaml` says how.
+    jitter; branches of deeper blocks do not start smaller (its code divides by the root of twice the block's number).
+    The paper's encoder has LayerScale 0.1, drop-path 0.1 and a relative bias: `objective/beit.yaml` says how.
 
     Args:
         encoder: the ViT to train.
@@ -60,9 +62,8 @@ class BEiT(nn.Module):
                 "encoder.image_size and encoder.patch_size"
             )
         self.encoder, self.tokenizer = encoder, tokenizer.requires_grad_(False)
-        self.count = int(rows * columns * share("mask_ratio", mask_ratio))
-        self.min_block = scaled_block(rows * columns, 16) if min_block is None else min_block
-        self.crop_scale, self.flip = (crop_scale[0], crop_scale[1]), flip
+        self.count, self.min_block = block_sizes(mask_ratio, min_block, patches=rows * columns, reference=16)
+        self.crop_scale, self.flip = area_range("crop_scale", crop_scale), flip
         self.mask_token = nn.Parameter(torch.zeros(encoder.width))
         self.head = nn.Linear(encoder.width, tokenizer.vocabulary)
         nn.init.trunc_normal_(self.head.weight, std=0.02)

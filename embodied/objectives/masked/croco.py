@@ -20,11 +20,11 @@ from embodied.objectives.parts.completion import (
     CompletionDecoder,
     complete,
     completion_pictures,
-    kept_share,
     mask_noise,
     paired_views,
 )
 from embodied.objectives.parts.pairings import LABELS, make_pairing
+from embodied.objectives.parts.settings import area_range, kept_share
 
 
 class CroCo(nn.Module):
@@ -78,7 +78,8 @@ class CroCo(nn.Module):
         if not 0 <= jitter <= 1:
             raise UsageError(f"jitter must be in [0, 1], got {jitter}")
         self.encoder, self.norm_pix, self.jitter, self.watch = encoder, norm_pix, jitter, watch
-        self.mask_ratio, self.crop_scale = kept_share(encoder, mask_ratio), (crop_scale[0], crop_scale[1])
+        self.mask_ratio = kept_share("mask_ratio", mask_ratio, encoder.grid[0] * encoder.grid[1])
+        self.crop_scale = area_range("crop_scale", crop_scale)
         self.decoder = CompletionDecoder(
             encoder, width=decoder_width, depth=decoder_depth, heads=decoder_heads, kind="cross_self"
         )

@@ -22,8 +22,9 @@ from embodied.objectives.augment import random_resized_crop
 from embodied.objectives.parts.corruptions import NoiseSchedule, add_noise, time_embedding
 from embodied.objectives.parts.decoders import CrossDecoder, leading_tokens
 from embodied.objectives.parts.losses import squared_error
-from embodied.objectives.parts.masks import share, uniform_mask
+from embodied.objectives.parts.masks import uniform_mask
 from embodied.objectives.parts.pictures import patch_pictures
+from embodied.objectives.parts.settings import area_range, kept_share
 from embodied.objectives.parts.targets import pixel_target
 
 
@@ -58,7 +59,8 @@ class DiffMAE(nn.Module):
         super().__init__()
         values, (rows, columns) = 3 * encoder.vit.patch_size**2, encoder.grid
         self.encoder, self.norm_pix, self.times = encoder, norm_pix, times
-        self.mask_ratio, self.crop_scale = share("mask_ratio", mask_ratio), (crop_scale[0], crop_scale[1])
+        self.mask_ratio = kept_share("mask_ratio", mask_ratio, rows * columns)
+        self.crop_scale = area_range("crop_scale", crop_scale)
         self.decoder = CrossDecoder(
             inputs=encoder.width,
             outputs=values,

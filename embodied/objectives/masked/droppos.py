@@ -19,7 +19,8 @@ from embodied.objectives.augment import random_resized_crop
 from embodied.objectives.parts.corruptions import subset
 from embodied.objectives.parts.decoders import SelfDecoder
 from embodied.objectives.parts.losses import masked_mean, soft_code_error
-from embodied.objectives.parts.masks import share, uniform_mask
+from embodied.objectives.parts.masks import uniform_mask
+from embodied.objectives.parts.settings import area_range, share
 
 
 class DropPos(nn.Module):
@@ -33,7 +34,8 @@ class DropPos(nn.Module):
         sigma: width, in patches, of the soft labels at the start; it falls linearly to 0, one-hot labels, at the end
             (Eq. 5; 0 from the start: no smoothing).
         attention_guide: weigh each patch by its similarity to the class token (Eq. 6), as the release script does; it
-            costs another pass without gradients. Weights are normalised over the patches that are predicted.
+            costs a pass over the whole image without gradients. Weights are normalised over the visible patches of each
+            image, the loss by all that count in the batch (released code).
         guide_temperature: of those weights.
         crop_scale: of the random resized crop. Departure: the paper's (0.2, 1) makes a gripper of a few pixels vanish.
     """
@@ -65,11 +67,13 @@ class DropPos(nn.Module):
         self.placed = int(self.visible * (1 - share("position_ratio", position_ratio)))
         if self.visible < 2:
             raise UsageError(f"mask_ratio {mask_ratio} leaves {self.visible} of {rows * columns} patches: lower it")
-        if sigma < 0:
-            raise UsageError(f"sigma must not be negative, got {sigma}")
+        if sigma < 0 or guide_temperature <= 0:
+            raise UsageError(
+                f"sigma must not be negative and guide_temperature positive, got {sigma} and {guide_temperature}"
+            )
         self.encoder, self.mask_ratio, self.first_sigma = encoder, mask_ratio, sigma
         self.attention_guide, self.guide_temperature = attention_guide, guide_temperature
-        self.crop_scale = (crop_scale[0], crop_scale[1])
+        self.crop_scale = area_range("crop_scale", crop_scale)
         self.no_position = nn.Parameter(torch.zeros(encoder.width))
         self.decoder = SelfDecoder(
             inputs=encoder.width,
@@ -109,7 +113,7 @@ class DropPos(nn.Module):
         if not self.attention_guide:
             return masked_mean(error, (~placed).float(), reduction="batch"), logits
         weight = self.guide(images, keep_ids).masked_fill(placed, 0.0)
-        return (error * weight).sum(1).div(weight.sum(1).clamp(min=1e-12)).mean(), logits
+        return (error * weight).sum() / weight.sum().clamp(min=1e-12), logits
 
     def encode(
         self, images: Float[Tensor, "B 3 S S"], keep_ids: Int[Tensor, "B K"], placed: Bool[Tensor, "B K"]
@@ -132,10 +136,12 @@ class DropPos(nn.Module):
 
     @torch.no_grad()
     def guide(self, images: Float[Tensor, "B 3 S S"], keep_ids: Int[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-        """Softmax over the visible patches of their cosine with the class token, all positions given (Eq. 6)."""
-        leading, tokens = self.encode(images, keep_ids, torch.ones_like(keep_ids, dtype=torch.bool))
+        """Softmax of the patches' cosines with the class token, in the whole image (Eq. 6); of visible ones, sum 1."""
+        everything = torch.arange(len(self.distances), device=keep_ids.device).expand(len(keep_ids), -1)
+        leading, tokens = self.encode(images, everything, torch.ones_like(everything, dtype=torch.bool))
         similarity = F.cosine_similarity(leading.mean(dim=1, keepdim=True).float(), tokens.float(), dim=-1)
-        return (similarity / self.guide_temperature).softmax(dim=1)
+        # The softmax over the visible ones is that over all of them, normalised again.
+        return (similarity.gather(1, keep_ids) / self.guide_temperature).softmax(dim=1)
 
     def after_step(self, step: int, steps: int) -> None:
         """Sharpen the labels of the next step."""

@@ -17,8 +17,8 @@ from embodied.models.masks import uniform_mask
 from embodied.objectives.augment import random_resized_crop
 from embodied.objectives.parts.decoders import SelfDecoder, leading_tokens
 from embodied.objectives.parts.losses import masked_mean, squared_error
-from embodied.objectives.parts.masks import share
 from embodied.objectives.parts.pictures import patch_pictures
+from embodied.objectives.parts.settings import area_range, kept_share
 from embodied.objectives.parts.targets import flat_share, pixel_target
 
 DECODER = "decoder."
@@ -28,6 +28,7 @@ class MAE(nn.Module):
     """Hide patches, encode the rest, predict the pixels of the hidden ones (Fig. 1).
 
     The encoder sees the kept patches only; a narrow decoder gets them with a learned mask token in every gap (Sec. 3).
+    On images of hands and robots this is how MVP's encoders are made (https://arxiv.org/abs/2203.06173).
 
     Args:
         encoder: the ViT to train.
@@ -36,6 +37,7 @@ class MAE(nn.Module):
         norm_pix: predict each patch minus its mean over its standard deviation (unbiased variance, eps 1e-6), the
             paper's best. Departure: off by default, since on flat simulator backgrounds that target is noise.
         crop_scale: of the random resized crop. Departure: the paper's (0.2, 1) makes a gripper of a few pixels vanish.
+            Crops are bilinear here and in all methods, the paper's bicubic.
         flip: mirror images. Departure: off, since a mirrored robot scene is another state.
     """
 
@@ -52,8 +54,8 @@ class MAE(nn.Module):
         flip: bool = False,
     ) -> None:
         super().__init__()
-        self.mask_ratio, self.norm_pix = share("mask_ratio", mask_ratio), norm_pix
-        self.crop_scale, self.flip = (crop_scale[0], crop_scale[1]), flip
+        self.mask_ratio = kept_share("mask_ratio", mask_ratio, encoder.grid[0] * encoder.grid[1])
+        self.crop_scale, self.flip, self.norm_pix = area_range("crop_scale", crop_scale), flip, norm_pix
         self.encoder = encoder
         self.decoder = SelfDecoder(
             inputs=encoder.width,

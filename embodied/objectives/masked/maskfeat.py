@@ -18,7 +18,8 @@ from embodied.models.block import initialize
 from embodied.objectives.augment import random_resized_crop
 from embodied.objectives.parts.hog import BINS, hog_target
 from embodied.objectives.parts.losses import masked_mean, squared_error
-from embodied.objectives.parts.masks import block_mask, scaled_block, share
+from embodied.objectives.parts.masks import block_mask
+from embodied.objectives.parts.settings import area_range, block_sizes
 
 
 class MaskFeat(nn.Module):
@@ -55,10 +56,11 @@ class MaskFeat(nn.Module):
         if cell < 1 or vit.patch_size % cell:
             raise UsageError(f"cell must divide the patch size {vit.patch_size}, got {cell}")
         self.encoder = encoder
-        self.count = int(patches * share("mask_ratio", mask_ratio))
-        self.min_block = scaled_block(patches, 15) if min_block is None else min_block
+        if floor <= 0:
+            raise UsageError(f"floor must be positive, got {floor}")
+        self.count, self.min_block = block_sizes(mask_ratio, min_block, patches=patches, reference=15)
         self.cell, self.gaussian, self.floor = cell, gaussian, floor
-        self.crop_scale, self.flip = (crop_scale[0], crop_scale[1]), flip
+        self.crop_scale, self.flip = area_range("crop_scale", crop_scale), flip
         self.mask_token = nn.Parameter(torch.zeros(encoder.width))
         self.head = nn.Linear(encoder.width, 3 * BINS * (vit.patch_size // cell) ** 2)
         initialize(self.head)

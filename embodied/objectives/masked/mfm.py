@@ -12,12 +12,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from embodied.core.errors import UsageError
+from embodied.core.errors import UsageError, unknown_name
 from embodied.encoders.vit import ViTEncoder
 from embodied.objectives.augment import random_resized_crop
 from embodied.objectives.parts.corruptions import filter_frequencies, low_frequencies
 from embodied.objectives.parts.decoders import PixelHead
-from embodied.objectives.parts.losses import Reduction, frequency_error, masked_mean
+from embodied.objectives.parts.losses import REDUCTIONS, Reduction, frequency_error, masked_mean
+from embodied.objectives.parts.settings import area_range
 
 
 class MFM(nn.Module):
@@ -50,6 +51,8 @@ class MFM(nn.Module):
         super().__init__()
         if not 0 <= low_pass <= 1 or gamma <= 0:
             raise UsageError(f"low_pass must be in [0, 1] and gamma positive, got {low_pass} and {gamma}")
+        if reduction not in REDUCTIONS:
+            raise unknown_name("reduction", reduction, REDUCTIONS)
         vit = encoder.vit
         self.encoder, self.low_pass, self.gamma = encoder, low_pass, gamma
         side = encoder.grid[0] * vit.patch_size
@@ -57,7 +60,7 @@ class MFM(nn.Module):
         if not 0 < self.radius < side / 2:
             raise UsageError(f"radius must be in (0, {side / 2:g}), got {self.radius:g}")
         self.reduction: Reduction = reduction
-        self.crop_scale, self.flip = (crop_scale[0], crop_scale[1]), flip
+        self.crop_scale, self.flip = area_range("crop_scale", crop_scale), flip
         self.head = PixelHead(vit.width, vit.patch_size, encoder.grid[0])
 
     def forward(

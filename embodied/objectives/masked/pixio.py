@@ -1,4 +1,5 @@
-"""Pixio: pixel supervision for visual pre-training (Yang et al. 2025, https://github.com/facebookresearch/pixio).
+"""Pixio: in pursuit of pixel supervision for visual pre-training (Yang et al. 2025,
+https://arxiv.org/abs/2512.15715).
 
 MAE with four changes: squares of patches are hidden, several class tokens, learned positions, a deep decoder.
 Written from the paper's facts; the released code is for research only and none of it is here.
@@ -19,8 +20,9 @@ from embodied.encoders.vit import ViTEncoder
 from embodied.objectives.augment import random_resized_crop
 from embodied.objectives.parts.decoders import SelfDecoder, leading_tokens
 from embodied.objectives.parts.losses import masked_mean, squared_error
-from embodied.objectives.parts.masks import grid_mask, share
+from embodied.objectives.parts.masks import grid_mask
 from embodied.objectives.parts.pictures import patch_pictures
+from embodied.objectives.parts.settings import area_range, share
 from embodied.objectives.parts.targets import flat_share, pixel_target
 
 
@@ -58,7 +60,7 @@ class Pixio(nn.Module):
         if grid < 1 or rows % grid or columns % grid:
             raise UsageError(f"grid must divide the encoder's {rows}x{columns} patches, got {grid}")
         self.encoder, self.grid, self.norm_pix = encoder, grid, norm_pix
-        self.mask_ratio, self.crop_scale = share("mask_ratio", mask_ratio), (crop_scale[0], crop_scale[1])
+        self.mask_ratio, self.crop_scale = share("mask_ratio", mask_ratio), area_range("crop_scale", crop_scale)
         self.squares = (rows // grid) * (columns // grid)
         if int(self.squares * (1 - mask_ratio)) < 1:
             raise UsageError(f"mask_ratio {mask_ratio} leaves none of {self.squares} squares: lower it, or grid")

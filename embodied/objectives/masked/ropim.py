@@ -18,6 +18,7 @@ from embodied.models.patches import patchify
 from embodied.objectives.augment import random_resized_crop
 from embodied.objectives.parts.corruptions import count_sketch, projector
 from embodied.objectives.parts.decoders import PixelHead
+from embodied.objectives.parts.settings import area_range
 
 
 class ROPIM(nn.Module):
@@ -49,7 +50,7 @@ class ROPIM(nn.Module):
         if not 0 < self.rank < patches or patches % self.rank:
             raise UsageError(f"rank must divide the {patches} patches and be smaller, got {self.rank}")
         self.encoder, self.patches = encoder, patches
-        self.crop_scale, self.flip = (crop_scale[0], crop_scale[1]), flip
+        self.crop_scale, self.flip = area_range("crop_scale", crop_scale), flip
         self.head = PixelHead(encoder.width, encoder.vit.patch_size, encoder.grid[0])
 
     def forward(

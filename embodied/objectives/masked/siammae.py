@@ -1,8 +1,9 @@
-"""SiamMAE: siamese masked autoencoders (Gupta et al. 2023, https://arxiv.org/abs/2305.14344).
+"""SiamMAE, our variant of siamese masked autoencoders (Gupta et al. 2023, https://arxiv.org/abs/2305.14344).
 
 There is no released code. That 95 % of the future frame are hidden and that the gap is 4 to 48 frames is what we know
 of the paper, without a second source. Our choices: the gap is uniform in that range and counts back from the frame that
-is completed, one past frame for each, and blocks of the decoder are `parts.decoders.CrossBlock`.
+is completed, one past frame for each; blocks of the decoder are `parts.decoders.CrossBlock`, in MAE's size for large
+networks; rates and batches are MAE's too.
 
 Legend: B batch, P partners, S image size, N patches, K kept patches, C values of a patch, D width.
 """
@@ -22,11 +23,11 @@ from embodied.objectives.parts.completion import (
     CompletionDecoder,
     complete,
     completion_pictures,
-    kept_share,
     mask_noise,
     paired_views,
 )
 from embodied.objectives.parts.pairings import make_pairing
+from embodied.objectives.parts.settings import area_range, kept_share
 
 
 class SiamMAE(nn.Module):
@@ -66,7 +67,8 @@ class SiamMAE(nn.Module):
         super().__init__()
         self.pairing = make_pairing("time", gap=gap)
         self.encoder, self.norm_pix, self.watch = encoder, norm_pix, watch
-        self.mask_ratio, self.crop_scale = kept_share(encoder, mask_ratio), (crop_scale[0], crop_scale[1])
+        self.mask_ratio = kept_share("mask_ratio", mask_ratio, encoder.grid[0] * encoder.grid[1])
+        self.crop_scale = area_range("crop_scale", crop_scale)
         self.decoder = CompletionDecoder(
             encoder, width=decoder_width, depth=decoder_depth, heads=decoder_heads, kind=decoder
         )

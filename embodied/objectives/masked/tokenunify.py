@@ -28,8 +28,9 @@ from embodied.models.positions import sincos_2d
 from embodied.objectives.augment import random_resized_crop
 from embodied.objectives.parts.decoders import ResidualMLP
 from embodied.objectives.parts.losses import masked_mean, squared_error
-from embodied.objectives.parts.masks import prefix_attention, prefix_lengths, share
+from embodied.objectives.parts.masks import prefix_attention, prefix_lengths
 from embodied.objectives.parts.pictures import patch_pictures
+from embodied.objectives.parts.settings import area_range, kept_share
 from embodied.objectives.parts.targets import flat_share, pixel_target
 
 TASKS = ("random", "next", "all")
@@ -67,8 +68,9 @@ class TokenUnify(nn.Module):
         if len(odds) != len(TASKS) or min(odds) < 0 or sum(odds) <= 0:
             raise UsageError(f"odds must be three numbers, none negative and not all 0, got {list(odds)}")
         self.encoder, self.norm_pix = encoder, norm_pix
-        self.odds, self.mask_ratio = tuple(float(each) for each in odds), share("mask_ratio", mask_ratio)
-        self.crop_scale, self.flip = (crop_scale[0], crop_scale[1]), flip
+        self.odds = tuple(float(each) for each in odds)
+        self.mask_ratio = kept_share("mask_ratio", mask_ratio, encoder.grid[0] * encoder.grid[1])
+        self.crop_scale, self.flip = area_range("crop_scale", crop_scale), flip
         self.mask_token = nn.Parameter(torch.zeros(encoder.width))
         self.task_tokens = nn.Parameter(torch.zeros(len(TASKS), encoder.width))
         for learned in (self.mask_token, self.task_tokens):

@@ -25,6 +25,7 @@ from embodied.objectives.augment import random_resized_crop
 from embodied.objectives.parts.patch_gan import PatchDiscriminator, adaptive_weight, generator_loss, hinge_loss
 from embodied.objectives.parts.perceptual import NETWORK, PerceptualDistance
 from embodied.objectives.parts.quantizers import VectorQuantizer, code_use
+from embodied.objectives.parts.settings import area_range, at_least
 from embodied.objectives.parts.tokenizer import DECODER
 
 QUANTIZERS = ("ema", "gradient", "fsq")
@@ -98,7 +99,7 @@ class VQ(nn.Module):
                 "perceptual, adversarial and adversarial_start must not be negative, got "
                 f"{perceptual}, {adversarial} and {adversarial_start}"
             )
-        self.crop_scale, self.pixels = (crop_scale[0], crop_scale[1]), pixels
+        self.crop_scale, self.pixels = area_range("crop_scale", crop_scale), pixels
         self.perceptual_weight, self.adversarial_weight = float(perceptual), float(adversarial)
         self.adversarial_start = adversarial_start
         self.tokenizer = FrameTokenizer(
@@ -245,5 +246,6 @@ def _decoder(
     kind = kind or ("conv" if isinstance(encoder, PyramidEncoder) else "vit")
     if kind not in NETWORKS:
         raise unknown_name("decoder", kind, NETWORKS)
+    at_least(1, decoder_width=width, decoder_heads=heads)
     sizes = {"kind": kind, "width": width, "depth": depth}
     return {**sizes, "heads": heads} if kind == "vit" else {**sizes, "stem": int(encoder.config().get("stem", 1))}

@@ -18,7 +18,6 @@ from embodied.models.masks import uniform_mask
 from embodied.models.positions import sincos_2d
 from embodied.objectives.parts.decoders import CrossDecoder, leading_tokens
 from embodied.objectives.parts.losses import masked_mean, squared_error
-from embodied.objectives.parts.masks import share
 from embodied.objectives.parts.pictures import patch_pictures
 from embodied.objectives.parts.targets import flat_share, pixel_target
 
@@ -158,15 +157,3 @@ def paired_views(
 def mask_noise(encoder: ViTEncoder, images: Float[Tensor, "B 3 S S"], generator: torch.Generator) -> Tensor:
     """float [B, N], uniform, on the device of the images; from a CPU generator."""
     return torch.rand(len(images), encoder.grid[0] * encoder.grid[1], generator=generator).to(images.device)
-
-
-def kept_share(encoder: ViTEncoder, mask_ratio: float) -> float:
-    """A mask ratio that leaves at least one patch.
-
-    Raises:
-        UsageError: it does not.
-    """
-    patches = encoder.grid[0] * encoder.grid[1]
-    if int(patches * (1 - share("mask_ratio", mask_ratio))) < 1:
-        raise UsageError(f"mask_ratio {mask_ratio} leaves none of {patches} patches: lower it, or take smaller patches")
-    return mask_ratio

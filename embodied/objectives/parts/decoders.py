@@ -14,6 +14,7 @@ from embodied.models.attention import attention
 from embodied.models.block import Block, initialize
 from embodied.models.patches import unpatchify
 from embodied.models.positions import sincos_2d
+from embodied.objectives.parts.settings import at_least
 
 CROSS_KINDS = ("cross", "cross_self", "joint")
 
@@ -45,8 +46,7 @@ class SelfDecoder(nn.Module):
         gaps: bool = True,
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise UsageError(f"decoder_width must be a multiple of decoder_heads={heads}, got {width}")
+        _check_blocks(width, depth, heads)
         rows, columns = grid
         self.embed = nn.Linear(inputs, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width)) if gaps else None
@@ -139,8 +139,7 @@ class CrossDecoder(nn.Module):
         super().__init__()
         if kind not in CROSS_KINDS:
             raise unknown_name("decoder", kind, CROSS_KINDS)
-        if width % heads:
-            raise UsageError(f"decoder_width must be a multiple of decoder_heads={heads}, got {width}")
+        _check_blocks(width, depth, heads)
         self.kind = kind
         self.embed = nn.Linear(inputs, width)
         self.blocks = nn.ModuleList(
@@ -194,6 +193,8 @@ class ResidualMLP(nn.Module):
 
     def __init__(self, *, inputs: int, outputs: int, width: int, depth: int, bias: bool = True) -> None:
         super().__init__()
+        at_least(1, head_width=width)
+        at_least(0, head_depth=depth)
         self.embed = nn.Linear(inputs, width, bias=bias)
         self.blocks = nn.ModuleList(
             nn.Sequential(
@@ -225,3 +226,10 @@ def leading_tokens(tokens: Float[Tensor, "B K D"], out: dict[str, Tensor]) -> Fl
 def global_feature(out: Mapping[str, Tensor]) -> Float[Tensor, "B D"]:
     """What an encoder says of the whole image: the class token, or the mean of its patches if it has none."""
     return out["cls"] if "cls" in out else out["pooled"]
+
+
+def _check_blocks(width: int, depth: int, heads: int) -> None:
+    at_least(1, decoder_width=width, decoder_heads=heads)
+    at_least(0, decoder_depth=depth)  # without blocks it is linear
+    if width % heads:
+        raise UsageError(f"decoder_width must be a multiple of decoder_heads={heads}, got {width}")

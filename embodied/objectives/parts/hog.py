@@ -26,18 +26,30 @@ def hog_cells(images: Float[Tensor, "B C S S"], *, cell: int = 8, gaussian: bool
         cell: side in pixels; S must be a multiple.
         gaussian: weigh magnitudes by a 16 x 16 Gaussian of deviation 8, tiled: mmpretrain's port does, MaskFeat not.
     """
+    return orientation_cells(*sobel(images), cell=cell, gaussian=gaussian)
+
+
+def sobel(images: Float[Tensor, "B C S S"]) -> tuple[Float[Tensor, "B C S S"], Float[Tensor, "B C S S"]]:
+    """Gradients across and down: left minus right and above minus below, as the kernels are correlated."""
     kernel = images.new_tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
     kernels = torch.stack([kernel, kernel.T])[:, None]  # (2, 1, 3, 3)
     batch, channels, height, width = images.shape
     padded = F.pad(images.reshape(batch * channels, 1, height, width), (1, 1, 1, 1), mode="reflect")
-    gradient = F.conv2d(padded, kernels)  # (BC, 2, S, S)
-    across, down = gradient[:, 0], gradient[:, 1]
+    gradient = F.conv2d(padded, kernels).unflatten(0, (batch, channels))  # (B, C, 2, S, S)
+    return gradient[:, :, 0], gradient[:, :, 1]
+
+
+def orientation_cells(
+    across: Float[Tensor, "B C S S"], down: Float[Tensor, "B C S S"], *, cell: int, gaussian: bool = False
+) -> Float[Tensor, "B C O R Q"]:
+    """The histograms of given gradients; see `hog_cells`."""
+    batch, channels, height, width = across.shape
     magnitude = (across.square() + down.square()).sqrt()
     if gaussian:
         magnitude = magnitude * _tiled_gaussian(height, width).to(magnitude)
     orientation = (torch.atan2(across, down) / math.pi * BINS).floor().long() % BINS
-    weighted = F.one_hot(orientation, BINS).permute(0, 3, 1, 2) * magnitude[:, None]  # (BC, 9, S, S)
-    cells = F.avg_pool2d(weighted, cell) * cell**2
+    weighted = F.one_hot(orientation, BINS).permute(0, 1, 4, 2, 3) * magnitude[:, :, None]  # (B, C, 9, S, S)
+    cells = F.avg_pool2d(weighted.flatten(0, 1), cell) * cell**2
     return cells.unflatten(0, (batch, channels))
 
 

@@ -14,15 +14,9 @@ from torch import Tensor
 
 from embodied.core.errors import UsageError
 from embodied.models.masks import uniform_mask
+from embodied.objectives.parts.settings import share
 
 ATTEMPTS = 10  # of placing one block before giving up, as BEiT's released code
-
-
-def share(name: str, value: float) -> float:
-    """A setting that must be a share in (0, 1)."""
-    if not 0 < value < 1:
-        raise UsageError(f"{name} must be in (0, 1), got {value}")
-    return value
 
 
 def grid_mask(
@@ -49,11 +43,6 @@ def grid_mask(
     mask = torch.ones(len(noise), rows * columns, device=noise.device)
     mask.scatter_(1, ids[:, :kept], 0.0)
     return ids[:, :kept], ids.argsort(dim=1), mask
-
-
-def scaled_block(patches: int, reference: int) -> int:
-    """The smallest block for a grid of `patches`, in proportion to `reference` patches on the papers' 14 x 14."""
-    return max(1, round(reference * patches / 196))
 
 
 def block_mask(
@@ -183,8 +172,6 @@ __all__ = [
     "multi_block_mask",
     "prefix_attention",
     "prefix_lengths",
-    "scaled_block",
-    "share",
     "tube_mask",
     "uniform_mask",
 ]

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from embodied.objectives.parts.settings import at_least
+
 
 class PrototypeHead(nn.Module):
     """Three linear layers with GELU, L2 norm, and cosines with V prototypes (DINO, Appendix C).
@@ -25,6 +27,8 @@ class PrototypeHead(nn.Module):
 
     def __init__(self, *, inputs: int, hidden: int, bottleneck: int, prototypes: int, norm_last: bool = True) -> None:
         super().__init__()
+        at_least(1, hidden=hidden, bottleneck=bottleneck)
+        at_least(2, prototypes=prototypes)
         self.options: dict[str, Any] = {
             "inputs": inputs,
             "hidden": hidden,

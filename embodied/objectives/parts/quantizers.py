@@ -40,6 +40,8 @@ class VectorQuantizer(Codebook):
         super().__init__(codes=codes, width=width, unit=unit)
         if average is not None and not 0 < average < 1:
             raise UsageError(f"average must be in (0, 1) or null, got {average}")
+        if commitment < 0 or restart_below < 0:
+            raise UsageError(f"commitment and restart_below must not be negative, got {commitment} and {restart_below}")
         self.average, self.commitment, self.restart_below = average, commitment, restart_below
         self.book.requires_grad_(average is None)
         self.share: Tensor

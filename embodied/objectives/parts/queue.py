@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from embodied.core.errors import UsageError
 from embodied.models.block import initialize
 from embodied.objectives.parts.distributed import gather_from_processes
+from embodied.objectives.parts.settings import at_least
 
 NOBODY = -1  # the label of a row that no image has filled yet
 
@@ -74,6 +75,7 @@ class ContrastHead(nn.Module):
 
     def __init__(self, *, inputs: int, hidden: int, outputs: int) -> None:
         super().__init__()
+        at_least(1, hidden=hidden, outputs=outputs)
         self.mlp = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
         initialize(self.mlp)
 

@@ -17,6 +17,7 @@ from embodied.core.errors import UsageError
 from embodied.encoders.vit import ViTEncoder
 from embodied.objectives.parts.losses import contrast_error
 from embodied.objectives.parts.queue import ContrastHead, Queue
+from embodied.objectives.parts.settings import area_range
 from embodied.objectives.parts.teacher import Teacher, feature_spread
 from embodied.objectives.parts.views import MultiCrop
 
@@ -38,7 +39,7 @@ class DenseCL(nn.Module):
         temperature: cosines are divided by.
         momentum: of the key encoder; the paper's 0.999.
         dense_weight: lambda, the dense loss's share (Eq. 3).
-        global_scale, strength, flip: of the two views; see `MultiCrop`.
+        global_scale, strength, flip: of the two views; see `MultiCrop`. The paper's crops are (0.2, 1).
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class DenseCL(nn.Module):
         self.crops = MultiCrop(
             local_crops=0,
             local_patches=1,
-            global_scale=(global_scale[0], global_scale[1]),
+            global_scale=area_range("global_scale", global_scale),
             local_scale=(1.0, 1.0),
             strength=strength,
             flip=flip,

@@ -17,6 +17,7 @@ from embodied.encoders.vit import ViTEncoder
 from embodied.objectives.parts.losses import koleo, soft_code_error
 from embodied.objectives.parts.prototypes import PrototypeHead
 from embodied.objectives.parts.schedules import ramp
+from embodied.objectives.parts.settings import area_range, pair
 from embodied.objectives.parts.teacher import Centre, Teacher, entropy, feature_spread, sinkhorn
 from embodied.objectives.parts.views import GLOBAL, MultiCrop
 
@@ -79,11 +80,17 @@ class DINO(nn.Module):
                 "momentum and freeze_last must be in [0, 1), temperature_warmup in [0, 1], got "
                 f"{momentum}, {freeze_last} and {temperature_warmup}"
             )
+        self.temperatures = pair("teacher_temperatures", teacher_temperatures)
+        if min(student_temperature, *self.temperatures) <= 0 or koleo_weight < 0:
+            raise UsageError(
+                "student_temperature and teacher_temperatures must be positive and koleo_weight not negative, got "
+                f"{student_temperature}, {list(self.temperatures)} and {koleo_weight}"
+            )
         self.crops = MultiCrop(
             local_crops=local_crops,
             local_patches=local_patches,
-            global_scale=(global_scale[0], global_scale[1]),
-            local_scale=(local_scale[0], local_scale[1]),
+            global_scale=area_range("global_scale", global_scale),
+            local_scale=area_range("local_scale", local_scale),
             strength=strength,
             flip=flip,
         )
@@ -95,7 +102,6 @@ class DINO(nn.Module):
         self.centre = Centre(prototypes)
         self.centring, self.momentum, self.koleo_weight = centring, momentum, koleo_weight
         self.student_temperature, self.freeze_last = student_temperature, freeze_last
-        self.temperatures = (float(teacher_temperatures[0]), float(teacher_temperatures[1]))
         self.temperature_warmup = temperature_warmup
         self.register_buffer("temperature", torch.tensor(self.temperatures[0]))
         self.head.frozen.fill_(freeze_last > 0)

@@ -18,6 +18,7 @@ from embodied.objectives.parts.losses import soft_code_error
 from embodied.objectives.parts.masks import block_mask
 from embodied.objectives.parts.prototypes import PrototypeHead
 from embodied.objectives.parts.schedules import ramp
+from embodied.objectives.parts.settings import pair
 from embodied.objectives.parts.teacher import Centre, Teacher, entropy
 from embodied.objectives.self_distillation.dino import DINO
 
@@ -50,10 +51,11 @@ class IBOT(nn.Module):
         **dino: Any,
     ) -> None:
         super().__init__()
-        if not 0 < mask_share <= 1 or not 0 < mask_ratio[0] <= mask_ratio[1] < 1:
+        low, high = pair("mask_ratio", mask_ratio)
+        if not 0 < mask_share <= 1 or not 0 < low <= high < 1 or patch_weight <= 0:
             raise UsageError(
-                f"mask_share must be in (0, 1] and mask_ratio an interval in (0, 1), got {mask_share} and "
-                f"{list(mask_ratio)}"
+                "mask_share must be in (0, 1], mask_ratio an interval in (0, 1) and patch_weight positive, got "
+                f"{mask_share}, {[low, high]} and {patch_weight}"
             )
         self.dino = DINO(encoder, **dino)
         self.patch_head: PrototypeHead | None = None
@@ -62,7 +64,7 @@ class IBOT(nn.Module):
             self.teacher_patch_head = Teacher(self.patch_head)
         self.patch_centre = Centre(self.dino.head.options["prototypes"])
         self.mask_token = nn.Parameter(torch.zeros(encoder.width))
-        self.mask_share, self.mask_ratio, self.exact = mask_share, (mask_ratio[0], mask_ratio[1]), exact
+        self.mask_share, self.mask_ratio, self.exact = mask_share, (low, high), exact
         self.patch_weight = patch_weight
         rows, columns = encoder.grid
         self.min_block = max(1, (min(rows, columns) // 3) ** 2)

@@ -24,9 +24,9 @@ from embodied.models.masks import uniform_mask
 from embodied.objectives.augment import random_resized_crop
 from embodied.objectives.parts.decoders import SelfDecoder, global_feature, leading_tokens
 from embodied.objectives.parts.losses import absolute_error, contrast_error, masked_mean
-from embodied.objectives.parts.masks import share
 from embodied.objectives.parts.pictures import patch_pictures
 from embodied.objectives.parts.queue import ContrastHead, Queue
+from embodied.objectives.parts.settings import area_range, kept_share, pair
 from embodied.objectives.parts.targets import pixel_target
 from embodied.objectives.parts.teacher import Teacher, feature_spread
 from embodied.objectives.parts.views import change_colours
@@ -73,8 +73,9 @@ class MACRL(nn.Module):
                 "momentum must be in [0, 1), strength in [0, 1], temperature and contrast_weight positive, got "
                 f"{momentum}, {strength}, {temperature} and {contrast_weight}"
             )
-        self.mask_ratios = (share("mask_ratios", mask_ratios[0]), share("mask_ratios", mask_ratios[1]))
-        self.crop_scale, self.strength, self.flip = (crop_scale[0], crop_scale[1]), strength, flip
+        patches, (strong, weak) = encoder.grid[0] * encoder.grid[1], pair("mask_ratios", mask_ratios)
+        self.mask_ratios = (kept_share("mask_ratios", strong, patches), kept_share("mask_ratios", weak, patches))
+        self.crop_scale, self.strength, self.flip = area_range("crop_scale", crop_scale), strength, flip
         self.contrast_weight, self.temperature, self.momentum = contrast_weight, temperature, momentum
         self.encoder = encoder
         self.decoder = SelfDecoder(

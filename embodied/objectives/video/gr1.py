@@ -18,6 +18,7 @@ from embodied.encoders.preprocessing import Normalize
 from embodied.models.patches import patchify, unpatchify
 from embodied.models.sequence.gr1 import FUTURE
 from embodied.models.sequence.gr1_decoder import FutureDecoder, restored_patches, standardized_patches
+from embodied.models.sequence.gr1_stems import module_name
 from embodied.objectives.parts.losses import masked_mean, squared_error
 
 FRAMES = "frames"
@@ -41,6 +42,8 @@ class GR1(nn.Module):
     Weights: the paper's summary is an unweighted sum; the defaults are those of the authors' later GR-MG, fine-tuning
     (its pre-training: video 1), whose released code has the same losses; a third party's port of GR-1 has 100, 1, 1.
 
+    With `video_weight=0` no picture is made: nobody sees the queries for it, so leaving them out changes nothing.
+
     Departures: actions of the arm are standardised; every step of a window has a future frame, also where that lies
     beyond the window, while there the last steps of each have none; frames come from a cache of features, so that there
     is no random shift of pixels.
@@ -53,7 +56,7 @@ class GR1(nn.Module):
         image_size, patch_size, decoder_depth, decoder_heads: S, P and the decoder; None: as of the network's `size`.
 
     Raises:
-        UsageError: a number makes no sense.
+        UsageError: a number makes no sense, or nothing has a weight that the data could teach.
     """
 
     wants_video = FRAMES  # windows of frames, in place of single ones
@@ -76,6 +79,8 @@ class GR1(nn.Module):
         weights = {"arm": arm_weight, "gripper": gripper_weight, "video": video_weight}
         if not all(weight >= 0 for weight in weights.values()) or not any(weights.values()):
             raise UsageError(f"objective: expected weights of at least 0, not all 0, got {weights}")
+        if not video_weight and encoder.network.action_head is None:
+            raise UsageError("objective.video_weight must be above 0: data without actions teach the future alone")
         if isinstance(next_frames, bool) or not isinstance(next_frames, int) or next_frames < 1:
             raise UsageError(f"objective.next_frames must be a whole number of at least 1, got {next_frames!r}")
         self.encoder, self.weights, self.next_frames = encoder, weights, next_frames
@@ -99,26 +104,42 @@ class GR1(nn.Module):
         Returns:
             The loss; `loss_arm`, of which about 0.4 is what always predicting the mean gives, and `loss_gripper` with
             `gripper_right`, the share of grippers predicted as they are, where there are actions; `loss_video`, the
-            mean over cameras, of which 1 is what predicting the mean of every patch gives.
+            mean over cameras, of which 1 is what predicting the mean of every patch gives, unless it has no weight.
         """
-        network = self.encoder.network
-        found = network(*self.inputs(batch), future=True)
-        total, video = next(iter(found.values())).new_zeros((), dtype=torch.float32), []
+        network, seen = self.encoder.network, bool(self.weights["video"])
+        found = network(*self.inputs(batch), future=seen)
+        total = next(iter(found.values())).new_zeros((), dtype=torch.float32)
         metrics: dict[str, Tensor] = {}
-        for camera in network.cameras:
-            key = FUTURE + image_key(camera)
-            predicted = self.decoder(found[key]).float()  # (B, T, N, PPC)
-            error = squared_error(predicted, self.target(batch[key])).mean(dim=-1)  # (B, T)
-            there = ~(batch[key + PAD_SUFFIX] | batch[image_key(camera) + PAD_SUFFIX])
-            video.append(masked_mean(error, there, reduction="batch"))
-            total = total + self.weights["video"] * video[-1]
+        if seen:
+            video = torch.stack(self._video_losses(found, batch))
+            total, metrics["loss_video"] = total + self.weights["video"] * video.sum(), video.mean().detach()
+        else:
+            total = total + self._unused()
         if network.action_head is not None:
             actions = self._action_losses(found[ACTION], batch)
             total = total + self.weights["arm"] * actions["loss_arm"]
             if "loss_gripper" in actions:
                 total = total + self.weights["gripper"] * actions["loss_gripper"]
             metrics |= {name: value.detach() for name, value in actions.items()}
-        return total, metrics | {"loss_video": torch.stack(video).mean().detach()}
+        return total, metrics
+
+    def _video_losses(
+        self, found: Mapping[str, Float[Tensor, "B T Q D"]], batch: Mapping[str, Tensor]
+    ) -> list[Float[Tensor, ""]]:
+        """Of each camera."""
+        losses = []
+        for camera in self.encoder.network.cameras:
+            key = FUTURE + image_key(camera)
+            predicted = self.decoder(found[key]).float()  # (B, T, N, PPC)
+            error = squared_error(predicted, self.target(batch[key])).mean(dim=-1)  # (B, T)
+            there = ~(batch[key + PAD_SUFFIX] | batch[image_key(camera) + PAD_SUFFIX])
+            losses.append(masked_mean(error, there, reduction="batch"))
+        return losses
+
+    def _unused(self) -> Float[Tensor, ""]:
+        """Zero, through the weights that make pictures: several processes wait for the gradient of each."""
+        queries = [part for name, part in self.encoder.network.queries.items() if name != module_name(ACTION)]
+        return torch.stack([0.0 * part.sum() for part in (*self.decoder.parameters(), *queries)]).sum()
 
     def _action_losses(self, features: Float[Tensor, "B T D"], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         head = self.encoder.network.action_head

@@ -5,6 +5,8 @@ import pytest
 import torch
 from robot_policies import make_policy, policy_metadata
 from small_policies import SMALL, HashedText
+from toy_worlds import BEADS, SIDE, SPACE, BeadWorld, bead_policy, pictures
+from toy_worlds import KEY as BEAD_KEY
 
 from embodied.core.errors import UsageError
 from embodied.core.protocols import STATE
@@ -136,3 +138,16 @@ def test_guidance_is_refused_where_it_cannot_be_had():
         policy, metadata = make_policy(**options)
         with pytest.raises(UsageError, match=reason):
             Inference(policy, metadata, device=CPU, guidance_period_s=0.05)
+
+
+def test_a_planner_plans_as_in_evaluation_but_not_with_a_simulator():
+    policy, metadata = bead_policy(), {"arguments": {"action_space": SPACE.record()}, "env": {"image_size": SIDE}}
+    inference = Inference(policy, metadata, device=CPU)
+    assert inference.needs.keys == (BEAD_KEY,) and not inference.needs.reads_state
+    seen = [{BEAD_KEY: pictures(torch.full((1, BEADS), place)).numpy()} for place in (0.0, 0.3)]
+    plans = [inference(observation) for observation in seen]
+    np.testing.assert_allclose([plan[0] for plan in plans], evaluated(policy, seen), atol=1e-6)
+    world = BeadWorld()
+    world.privileged = True
+    with pytest.raises(UsageError, match="it plans in simulation, not on a robot"):
+        Inference(bead_policy(world), metadata, device=CPU)
