@@ -10,6 +10,8 @@ from pathlib import Path
 from embodied.core.errors import unknown_name
 from embodied.envs.simulation import Suite
 
+NO_SIMULATOR = "none"  # in place of a suite: policies of recorded demonstrations that no environment goes with
+
 
 @cache
 def suite_names() -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from embodied.core.errors import UsageError, UserError
 from embodied.core.protocols import ACTION, FEATURES, INPUTS, INSTRUCTION, PAD_MASK, STATE
 from embodied.datasets.loading.npy_rows import Rows
+from embodied.datasets.loading.picked_rows import PickedRows
 from embodied.datasets.loading.window_index import window_rows
 
 
@@ -43,7 +44,7 @@ class Demonstrations:
 
     def __init__(
         self,
-        inputs: np.ndarray | Rows | Sequence[np.ndarray | Rows],
+        inputs: np.ndarray | Rows | Sequence[np.ndarray | Rows | PickedRows],
         *,
         state: np.ndarray,
         action: np.ndarray,
@@ -66,7 +67,7 @@ class Demonstrations:
         if instructions is not None and len(instructions) != len(lengths):
             raise UsageError(f"instructions: expected one for each of {len(lengths)} episodes, got {len(instructions)}")
         for name, values in ((STATE, state), (ACTION, action)):
-            _require_finite(name, values, lengths)
+            require_finite(name, values, lengths)
         self._name = INPUTS if self._inputs[0].dtype == np.uint8 else FEATURES
         self._state = torch.from_numpy(np.ascontiguousarray(state))
         self._action = torch.from_numpy(np.ascontiguousarray(action))
@@ -116,7 +117,17 @@ class Demonstrations:
         return self._state
 
 
-def _require_finite(name: str, values: np.ndarray, lengths: Sequence[int]) -> None:
+def require_finite(name: str, values: np.ndarray, lengths: Sequence[int], numbers: Sequence[int] | None = None) -> None:
+    """Refuse values [F, ...] of episodes that are no finite numbers.
+
+    Args:
+        name: of their key.
+        lengths: frames per episode.
+        numbers: of the episodes in their store; None: they are counted from 0.
+
+    Raises:
+        UserError: names the first episode and step.
+    """
     finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
     if finite.all():
         return
@@ -126,7 +137,8 @@ def _require_finite(name: str, values: np.ndarray, lengths: Sequence[int]) -> No
     step = frame - int(stops[episode] - lengths[episode])
     count = len(np.unique(np.searchsorted(stops, np.flatnonzero(~finite), side="right")))
     more = f" (and in {count - 1} more)" if count > 1 else ""
+    named = episode if numbers is None else numbers[episode]
     raise UserError(
-        f"demonstrations: {name} is not a finite number in episode {episode}, step {step}{more}: leave the episode out "
+        f"demonstrations: {name} is not a finite number in episode {named}, step {step}{more}: leave the episode out "
         "(embodied data --help), or record it again"
     )

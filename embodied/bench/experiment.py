@@ -12,7 +12,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from embodied.bench.imitation_data import demonstrations, feature_inputs, measure, output_shape
+from embodied.bench.imitation_data import (
+    demonstrations,
+    episode_rows,
+    feature_inputs,
+    measure,
+    output_shape,
+    raw_inputs,
+    read_episodes,
+)
 from embodied.bench.policy_episodes import (
     SELECTION_SEEDS,
     camera_list,
@@ -20,7 +28,9 @@ from embodied.bench.policy_episodes import (
     evaluate_checkpoint,
     open_simulators,
 )
+from embodied.bench.recorded import Recorded
 from embodied.bench.session import Session
+from embodied.bench.square_frames import square_frames
 from embodied.bench.statistics.sequential import SequentialTest
 from embodied.core.files import cache_folder, write_text
 from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, INSTRUCTION, STATE, Reporter, TextEncoder
@@ -77,6 +87,7 @@ class Experiment:
         record: whether the reported episodes are filmed.
         stopping: ends the reported episodes early; None: there are `episodes` of them.
         session: what it shares with experiments before and after it.
+        recorded: demonstrations that were not collected for it; None: those of `store` were.
     """
 
     store: Path
@@ -100,18 +111,41 @@ class Experiment:
     record: bool = True
     stopping: SequentialTest | None = None
     session: Session = field(default_factory=Session)
+    recorded: Recorded | None = None
 
     @cached_property
     def episode_store(self) -> EpisodeStore:
-        return EpisodeStore.open(self.store)
+        return EpisodeStore.open(self.store if self.recorded is None else self.recorded.location)
+
+    @property
+    def trained_episodes(self) -> list[int]:
+        """Numbers of the episodes that it learns from, ascending."""
+        if self.recorded is not None:
+            return list(self.recorded.trained)
+        return list(range(min(self.demos, len(self.episode_store))))
+
+    @property
+    def open_loop(self) -> bool:
+        """Whether there is no simulator: it is judged by the actions of episodes that are held out."""
+        return self.recorded is not None and bool(self.recorded.held_out)
+
+    @property
+    def frame_size(self) -> int | None:
+        """Side of the square that is seen of each frame; None: frames are squares as they are."""
+        return None if self.recorded is None else int(self.env["image_size"])
+
+    @property
+    def state_dim(self) -> int | None:
+        """Values of the simulator's state, if the demonstrations have it."""
+        spec = self.episode_store.keys.get(ENVIRONMENT_STATE)
+        return None if spec is None else spec.shape[0]
 
     @cached_property
     def frozen_encoder(self) -> nn.Module:
         """The encoder, on `device`; `scratch` is the one that is not frozen."""
-        state_dim = self.episode_store.keys[ENVIRONMENT_STATE].shape[0]
         # The weights of a random or trainable encoder belong to the run: another seed, other weights.
         load = self.session.encoder if self.tune == "frozen" else load_encoder
-        return load(self.encoder, seed=derive_seed(self.seed, "encoder"), state_dim=state_dim).to(self.device)
+        return load(self.encoder, seed=derive_seed(self.seed, "encoder"), state_dim=self.state_dim).to(self.device)
 
     @cached_property
     def text_encoder(self) -> TextEncoder | None:
@@ -175,13 +209,12 @@ class Experiment:
         return checkpoint_path(run.checkpoints, self.training.steps)
 
     @cached_property
-    def frame_count(self) -> int:
-        return sum(self.episode_store.lengths[: self.demos])
-
-    @cached_property
     def feature_shape(self) -> tuple[int, ...]:
         """Shape of one frame's feature, of all cameras together, found by encoding one frame."""
-        inputs = torch.from_numpy(self.episode_store.read(self.input_keys[0], 0, 1)).to(self.device)
+        rows = self.episode_store.read(self.input_keys[0], 0, 1)
+        if self.looks and self.frame_size is not None:
+            rows = square_frames(rows, self.frame_size)
+        inputs = torch.from_numpy(rows).to(self.device)
         shape = output_shape(frame_encoder(self.frozen_encoder), inputs, self.assembly.feature)
         return (*shape[:-1], shape[-1] * len(self.input_keys))
 
@@ -215,7 +248,7 @@ class Experiment:
         encoder = {
             "spec": self.encoder,
             "seed": derive_seed(self.seed, "encoder"),
-            "state_dim": keys[ENVIRONMENT_STATE].shape[0],
+            "state_dim": self.state_dim,
             "fingerprint": "" if whole else fingerprint(self.frozen_encoder),
         }
         text = None
@@ -245,25 +278,40 @@ def check_policy(experiment: Experiment) -> None:
     build_policy(described, encoder, experiment.text_encoder)
 
 
-def encode(experiment: Experiment, reporter: Reporter) -> list[Any]:
-    """What the policy trains on, per camera [F, ...]: cached features, or raw frames for an encoder that learns."""
-    store, frames = experiment.episode_store, experiment.frame_count
+def encode(experiment: Experiment, reporter: Reporter, episodes: Sequence[int] | None = None) -> list[Any]:
+    """What the policy trains on, per camera [F, ...]: cached features, or raw frames for an encoder that learns.
+
+    Args:
+        experiment, reporter: as of `train`.
+        episodes: numbers, ascending; None: those that are trained on.
+    """
+    store = experiment.episode_store
+    chosen = experiment.trained_episodes if episodes is None else episodes
     if experiment.trainable:
-        return [store.read(key, 0, frames) for key in experiment.input_keys]
+        return raw_inputs(
+            store,
+            experiment.input_keys,
+            chosen,
+            size=experiment.frame_size if experiment.looks else None,
+            cache_root=experiment.cache / "frames",
+            reporter=reporter,
+            max_bytes=experiment.cache_bytes,
+        )
     if not experiment.looks:
-        rows = store.read(experiment.input_keys[0], 0, frames)
+        rows = read_episodes(store, experiment.input_keys[0], chosen)
         return [encode_vectors(experiment.frozen_encoder, rows, experiment.assembly.feature)]
     return feature_inputs(
         store,
         frame_encoder(experiment.frozen_encoder),
         image_keys=experiment.input_keys,
         feature=experiment.assembly.feature,
-        frames=frames,
+        frames=episode_rows(store, chosen),
         cache_root=experiment.cache / "features",
         device=experiment.device,
         reporter=reporter,
         max_bytes=experiment.cache_bytes,
         views=experiment.views,
+        size=experiment.frame_size,
     )
 
 
@@ -273,7 +321,7 @@ def train(experiment: Experiment, run: RunFolder, reporter: Reporter) -> Path:
     samples = demonstrations(
         experiment.episode_store,
         encode(experiment, reporter),
-        episodes=experiment.demos,
+        episodes=experiment.trained_episodes,
         history=made.history,
         chunk=made.chunk,
         forward=made.recurrent,

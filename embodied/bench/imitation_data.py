@@ -13,11 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from embodied.bench.square_frames import SquareFrames
 from embodied.core.errors import UserError, unknown_name
 from embodied.core.protocols import ACTION, FEATURES, INPUTS, STATE, Reporter, TextEncoder
 from embodied.datasets.loading.demonstrations import Demonstrations
+from embodied.datasets.loading.episode_rows import row_ranges, store_ranges
 from embodied.datasets.loading.feature_cache import encode_store
+from embodied.datasets.loading.materialized import materialize
 from embodied.datasets.loading.npy_rows import Rows
+from embodied.datasets.loading.picked_rows import PickedRows
 from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.encoders.artifact import fingerprint
 from embodied.encoders.text.instructions import Instructions
@@ -48,25 +52,28 @@ def feature_inputs(
     *,
     image_keys: Sequence[str],
     feature: str,
-    frames: int,
+    frames: int | slice | np.ndarray,
     cache_root: Path,
     device: torch.device,
     reporter: Reporter,
     max_bytes: int | None,
     views: Views | None = None,
-) -> list[np.ndarray]:
-    """The first `frames` features of every camera [F, ...], from the cache, which is filled where it is not.
+    size: int | None = None,
+) -> list[np.ndarray | PickedRows]:
+    """Features of every camera [F, ...], from the cache, which is filled where it is not.
 
     With V further views they are [(1 + V) F, ...], one view after the other, the frames as they are first.
+
+    Args:
+        frames: which of the store's: the first so many, a range, or numbers int64 [F].
+        size: pixels of the square that is seen of each frame, see `SquareFrames`; None: all of it.
     """
+    chosen = slice(frames) if isinstance(frames, int) else frames
     known = fingerprint(encoder)
-    seen: list[tuple[nn.Module, str]] = [(encoder, known)]
-    for view in range(1, 1 + (0 if views is None else views.count)):
-        down, right = (views or Views()).offset(view)
-        moving = MovedFrames(encoder, down=down, right=right)
-        seen.append((moving, moving.known_as(known)))
-    found = []
+    found: list[np.ndarray | PickedRows] = []
     for key in image_keys:
+        whole = size is None or store.keys[key].shape == (size, size, 3)
+        seen = _views_of(encoder, known, views or Views(), size=None if whole else size)
         caches = [
             encode_store(
                 store,
@@ -82,16 +89,64 @@ def feature_inputs(
             )
             for module, name in seen
         ]
-        parts = [cache.array(feature)[:frames] for cache in caches]
-        found.append(parts[0] if len(parts) == 1 else np.concatenate(parts))
+        arrays = [cache.array(feature) for cache in caches]
+        if len(arrays) > 1:
+            found.append(np.concatenate([array[chosen] for array in arrays]))
+        else:
+            found.append(arrays[0][chosen] if isinstance(chosen, slice) else PickedRows(arrays[0], chosen))
     return found
+
+
+def raw_inputs(
+    store: EpisodeStore,
+    keys: Sequence[str],
+    episodes: Sequence[int],
+    *,
+    size: int | None,
+    cache_root: Path,
+    reporter: Reporter,
+    max_bytes: int | None,
+) -> list[np.ndarray | Rows]:
+    """What an encoder that learns reads of episodes, per key [F, ...].
+
+    Args:
+        size: side S of squares, uint8 [F, S, S, 3], which lie in memory-mapped files; None: frames as they are stored.
+    """
+    if size is None:
+        return [read_episodes(store, key, episodes) for key in keys]
+    data = materialize(
+        store,
+        keys=keys,
+        image_size=size,
+        episodes=episodes,
+        cache_root=cache_root,
+        max_bytes=max_bytes,
+        reporter=reporter,
+    )
+    for rows in data.rows.values():
+        rows.maps()  # what is mapped stays readable, should the cache make room for another
+    return [data.rows[key] for key in keys]
+
+
+def _views_of(encoder: nn.Module, known: str, views: Views, *, size: int | None) -> list[tuple[nn.Module, str]]:
+    """What encodes each view of a frame, and as what its features are known; `known`: the encoder's fingerprint."""
+    seeing = encoder
+    if size is not None:
+        square = SquareFrames(encoder, size=size)
+        seeing, known = square, square.known_as(known)
+    seen: list[tuple[nn.Module, str]] = [(seeing, known)]
+    for view in range(1, 1 + views.count):
+        down, right = views.offset(view)
+        moving = MovedFrames(seeing, down=down, right=right)
+        seen.append((moving, moving.known_as(known)))
+    return seen
 
 
 def demonstrations(
     store: EpisodeStore,
-    inputs: Sequence[np.ndarray | Rows],
+    inputs: Sequence[np.ndarray | Rows | PickedRows],
     *,
-    episodes: int,
+    episodes: int | Sequence[int],
     history: int,
     chunk: int,
     forward: bool,
@@ -99,7 +154,9 @@ def demonstrations(
     memories: bool = False,
     views: int = 0,
 ) -> Demonstrations:
-    """Samples of the first `episodes` of a store, see `Demonstrations`; with a text encoder they have instructions.
+    """Samples of episodes of a store, the first so many or those with these numbers, ascending; see `Demonstrations`.
+
+    With a text encoder they have instructions.
 
     With `memories` they hold what a policy with a sequence encoder recalls, in place of proprioception. With `views`
     every episode stands there once more per further view, see `feature_inputs`: an epoch passes through all.
@@ -111,11 +168,11 @@ def demonstrations(
         raise UserError(f"{store.path} holds no episodes: collect some before training on it")
     if ACTION not in store.keys:
         raise UserError(f"{store.path} holds no {ACTION!r}: behaviour cloning needs demonstrations with actions")
-    lengths = store.lengths[:episodes]
-    frames = sum(lengths)
-    state = store.read(STATE, 0, frames) if STATE in store.keys else np.zeros((frames, 0), np.float32)
-    action = store.read(ACTION, 0, frames)
-    told = None if text_encoder is None else episode_instructions(store, text_encoder, len(lengths))
+    numbers = list(range(min(episodes, len(store)))) if isinstance(episodes, int) else list(episodes)
+    lengths = [store.lengths[number] for number in numbers]
+    action = read_episodes(store, ACTION, numbers)
+    state = read_episodes(store, STATE, numbers) if STATE in store.keys else np.zeros((len(action), 0), np.float32)
+    told = None if text_encoder is None else episode_instructions(store, text_encoder, numbers)
     times = 1 + views
     return Demonstrations(
         inputs,
@@ -129,6 +186,24 @@ def demonstrations(
     )
 
 
+def episode_rows(store: EpisodeStore, episodes: Sequence[int]) -> slice | np.ndarray:
+    """Which frames of a store belong to episodes, ascending: a range where they follow one another, else int64 [F]."""
+    starts, lengths = row_ranges(store, np.asarray(episodes, np.int64))
+    ranges = list(store_ranges(starts, lengths, 0, int(lengths.sum())))
+    if len(ranges) < 2:
+        return slice(*ranges[0]) if ranges else slice(0, 0)
+    return np.concatenate([np.arange(*each) for each in ranges])
+
+
+def read_episodes(store: EpisodeStore, key: str, episodes: Sequence[int]) -> np.ndarray:
+    """Frames of a key [F, ...] over episodes, ascending."""
+    starts, lengths = row_ranges(store, np.asarray(episodes, np.int64))
+    parts = [store.read(key, *each) for each in store_ranges(starts, lengths, 0, int(lengths.sum()))]
+    if not parts:
+        return store.read(key, 0, 0)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 def recalled(state: np.ndarray, action: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
     """Memories of every frame, float32 [F, P + A + 1], as `policies.necks.sequence.recall` makes them at a robot."""
     number = np.concatenate([np.arange(length) for length in lengths])
@@ -137,14 +212,15 @@ def recalled(state: np.ndarray, action: np.ndarray, lengths: Sequence[int]) -> n
     return np.concatenate([state, before, number[:, None]], axis=1, dtype=np.float32)
 
 
-def episode_instructions(store: EpisodeStore, text_encoder: TextEncoder, episodes: int) -> Tensor:
-    """Embeddings of the tasks of the first episodes, float32 [N, E], each distinct one computed once.
+def episode_instructions(store: EpisodeStore, text_encoder: TextEncoder, episodes: Sequence[int]) -> Tensor:
+    """Embeddings of the tasks of episodes, float32 [N, E], each distinct one computed once.
 
     Raises:
         UserError: an episode has no task.
     """
-    tasks = [episode.task for episode in store.episodes[:episodes]]
-    missing = [number for number, task in enumerate(tasks) if not task.strip()]
+    infos = store.episodes
+    tasks = [infos[number].task for number in episodes]
+    missing = [number for number, task in zip(episodes, tasks, strict=True) if not task.strip()]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise UserError(

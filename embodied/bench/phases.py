@@ -10,6 +10,8 @@ from embodied.bench import planning
 from embodied.bench.cpu_time import CpuWatch
 from embodied.bench.experiment import Experiment, encode, select, train
 from embodied.bench.feature_checks import check_features, check_on_environment
+from embodied.bench.open_loop import evaluate_open_loop, select_open_loop
+from embodied.bench.open_loop_report import summarize_open_loop, write_open_loop
 from embodied.bench.planning import Planning
 from embodied.bench.policy_episodes import REPORT_SEEDS, episode_seeds, run_episodes
 from embodied.bench.reinforcement import Reinforcement, learn
@@ -74,6 +76,10 @@ def run_training(experiment: AnyExperiment, run: RunFolder, reporter: Reporter, 
 def run_evaluation(experiment: AnyExperiment, run: RunFolder, reporter: Reporter) -> None:
     """The reported episodes and the report, of what `run_training` has trained; phases that are done are left out."""
     phases = Phases(run, reporter)
+    if isinstance(experiment, Experiment) and experiment.open_loop:
+        phases.do("evaluate", lambda: evaluate_open_loop(experiment, run, reporter))
+        phases.do("report", lambda: write_open_loop(run, summarize_open_loop(experiment, run)))
+        return
     phases.do("evaluate", lambda: save_outcomes(run, report_episodes(experiment, run, reporter)))
     phases.do("report", lambda: write_results(run, summarize(experiment, run)))
 
@@ -97,10 +103,11 @@ def _imitate(phases: Phases, experiment: Experiment, run: RunFolder, reporter: R
         if not experiment.trainable:
             check_features(features, experiment.encoder)
 
-    phases.do("collect", collect)
+    phases.do("collect" if experiment.recorded is None else "data", collect)
     phases.do("encode", encode_phase)
     phases.do("train", lambda: {"checkpoint": train(experiment, run, reporter).name})
-    phases.do("select", lambda: select(experiment, run, reporter))
+    judge = select_open_loop if experiment.open_loop else select
+    phases.do("select", lambda: judge(experiment, run, reporter))
 
 
 def report_episodes(experiment: AnyExperiment, trained: RunFolder, reporter: Reporter) -> list[Outcome]:

@@ -154,6 +154,38 @@ def plot_differences(groups: Mapping[str, Sequence[Row]], path: str | Path) -> N
     save_figure(figure, path)
 
 
+def plot_actions(
+    path: str | Path, *, recorded: np.ndarray, predicted: np.ndarray, names: Sequence[str], fps: float, title: str
+) -> None:
+    """Recorded and predicted actions of an episode, [F, A] each, a panel per axis.
+
+    Args:
+        path: the PNG to write.
+        names: of the axes, [A].
+        fps: frames per second.
+    """
+    columns = min(len(names), 4)
+    rows = -(-len(names) // columns)
+    figure = _empty_figure(3.2 * columns, 1.5 * rows + 0.7)
+    panels = np.atleast_1d(figure.subplots(rows, columns, sharex=True, squeeze=False)).ravel()
+    seconds = np.arange(len(recorded)) / fps
+    for number, axes in enumerate(panels):
+        if number >= len(names):
+            axes.set_visible(False)
+            continue
+        axes.plot(seconds, recorded[:, number], color=GREY, linewidth=1.6, label="recorded")
+        axes.plot(seconds, predicted[:, number], color=BLUE, linewidth=0.9, label="predicted")
+        axes.set_title(names[number], fontsize=8)
+        axes.tick_params(labelsize=7)
+        plain_axes(axes)
+    for axes in panels[max(0, len(names) - columns) : len(names)]:
+        axes.set_xlabel("seconds", fontsize=8)
+        axes.tick_params(labelbottom=True)
+    panels[0].legend(fontsize=7)
+    figure.suptitle(title)
+    save_figure(figure, path)
+
+
 def save_image_grid(rows: Sequence[np.ndarray], path: str | Path) -> None:
     """Rows of pictures, each uint8 [N, H, W, 3], side by side in one PNG."""
     from PIL import Image

@@ -90,6 +90,8 @@ def _recipe(key: str, task: SuiteTask, variant: str, layers: Sequence[Mapping[st
     overrides += [f"demos={demos}"] if demos else []
     try:
         config = compose_config("train", overrides)
+        if config.data is not None:
+            raise UsageError("data: a suite collects its demonstrations itself; leave it out")
         agent = str(config.policy._target_).startswith(AGENTS)
         if str(config.policy._target_) == PLANNER:
             experiment = checked_planning(config, demos=demos)

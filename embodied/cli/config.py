@@ -22,7 +22,12 @@ NOT_PART_OF_THE_RUN = (  # settings that change no result
     *("probe", "probe_every", "probe_frames", "probe_target"),
     *("holdout_data", "holdout_every", "holdout_frames", "panels_every", "tracker"),
 )
-LATER = ("curate_entropy", "curate_loss")  # settings that did not exist at first: at null a run is the one it was
+LATER = (
+    "curate_entropy",
+    "curate_loss",
+    "data",
+    "holdout",
+)  # settings that did not exist at first: at null a run is the one it was
 
 
 def groups() -> dict[str, list[str]]:
@@ -63,6 +68,11 @@ def compose_config(verb: str, overrides: Sequence[str]) -> DictConfig:
 def command(verb: str) -> str:
     """How a user calls the verb of a configuration: `robot_teleop_log.yaml` is that of `embodied robot teleop-log`."""
     return f"embodied {verb.replace('_', ' ', 1).replace('_', '-')}"
+
+
+def given_names(overrides: Sequence[str]) -> list[str]:
+    """Names of the settings that a command has."""
+    return [override.key_or_group for override in parse(normalize(overrides))]
 
 
 def normalize(overrides: Sequence[str]) -> list[str]:

@@ -25,7 +25,7 @@ from embodied.cli.settings import resolve_device
 from embodied.core.checkpoint import load_checkpoint
 from embodied.core.errors import UsageError, UserError
 from embodied.core.run_folder import RunFolder
-from embodied.envs.registry import load_suite
+from embodied.envs.registry import NO_SIMULATOR, load_suite
 from embodied.real_robot.deployment.episodes import EpisodeOutcome
 from embodied.real_robot.deployment.launcher import DeployReport, Options, deploy
 from embodied.real_robot.deployment.session import Settings
@@ -76,6 +76,11 @@ def deployment(config: DictConfig, path: Path | None, metadata: Mapping[str, Any
     env, server = dict(metadata.get("env", {})), server_settings(config)
     if simulate and not env:
         raise UsageError("simulate=true simulates the task of a policy: name it with run=, beside server=")
+    if simulate and env["suite"] == NO_SIMULATOR:
+        raise UsageError(
+            "this policy was trained on recordings, not on a task that could be simulated: start the robot yourself "
+            "(embodied robot sim task=...) and write simulate=false"
+        )
     transport = None if config.transport is None else str(config.transport)
     described = robot.transport_options if transport in (None, robot.transport) else {}
     told = {name: config[name] for name in ("domain", "interface") if config[name] is not None}
@@ -122,9 +127,12 @@ def evaluation_seeds(config: DictConfig, *, operated: bool) -> tuple[int, ...] |
 
 
 def instruction(config: DictConfig, env: Mapping[str, Any]) -> str | None:
-    """What to do: as said, or as the policy's task is called."""
+    """What to do: as said, or as the policy's task is called; of recordings, what all of them were told."""
     if config.instruction is not None:
         return str(config.instruction)
+    if env["suite"] == NO_SIMULATOR:
+        told = [str(text) for text in env.get("instructions", ())]
+        return told[0] if len(told) == 1 else None
     return load_suite(str(env["suite"])).instructions.get(str(env["task"]))
 
 

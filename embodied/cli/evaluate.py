@@ -24,6 +24,7 @@ from embodied.core.checkpoint import load_checkpoint
 from embodied.core.errors import UsageError, UserError, unknown_name
 from embodied.core.files import write_json
 from embodied.core.run_folder import RunFolder, Stopwatch
+from embodied.envs.registry import NO_SIMULATOR
 from embodied.training.evaluate import Outcome
 
 
@@ -39,6 +40,12 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
     device, chosen = resolve_device(str(config.device)), seeds(config)
     count = min(resolve_workers(config.workers), len(chosen))
     trained_on = load_checkpoint(path)[1]["env"]
+    if trained_on["suite"] == NO_SIMULATOR:
+        raise UserError(
+            f"{path} was trained on recordings (env=none): there is no simulator to evaluate it in. How near it comes "
+            "to held-out recordings stands in the run's report.html; a robot runs it with embodied deploy, in shadow "
+            "unless told otherwise"
+        )
     options = trial_options(config.options, trained_on, setting="options")
     shift = {"shift": config.shift, "shift_strength": config.shift_strength, **options}
     with (

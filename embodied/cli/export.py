@@ -56,7 +56,10 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
 
 def frame_shape(policy: BCPolicy, metadata: Mapping[str, Any]) -> list[int] | None:
     """Of one moment of what the encoder reads; None where several cameras feed the policy."""
-    if getattr(policy.encoder, "modality", "image") != "image":
+    modality = getattr(policy.encoder, "modality", "image")
+    if modality == "proprioception":
+        return [policy.proprioception_dim]
+    if modality != "image":
         return [int(metadata["encoder"]["state_dim"])]
     size = int(metadata["env"]["image_size"])
     return [size, size, 3] if len(policy.cameras) == 1 else None

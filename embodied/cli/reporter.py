@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from embodied.bench.open_loop_report import against_trivial, overall_rows
 from embodied.core.protocols import Item
 from embodied.core.run_folder import Stopwatch
 
@@ -101,3 +102,28 @@ def closing_table(console: Console, summary: dict[str, Any], folder: Path) -> No
             continue
         table.add_row(name.replace("_", " "), str(folder / summary["artifacts"][name]))
     console.print(table)
+
+
+def open_loop_table(console: Console, summary: dict[str, Any], folder: Path) -> None:
+    """The end of `embodied train env=none`: open-loop errors beside trivial predictors, what to look at."""
+    found, best = summary["open_loop"], summary["best_checkpoint"]
+    table = Table(
+        title=f"{summary['task']}, encoder {summary['encoder']}, head {summary['head']}: open loop on "
+        f"{len(found['episodes'])} held-out episode(s), {found['frames']:,} frames",
+        title_justify="left",
+    )
+    table.add_column("actions of")
+    for column in ("deviations off", "mean absolute error"):
+        table.add_column(column, justify="right")
+    for row in overall_rows(found):
+        table.add_row(*row)
+    table.add_section()
+    for row in best["checkpoints"]:
+        table.add_row(f"step {row['step']}", f"{row['in_deviations']:.3f}", f"{row['overall']:.4g}")
+    console.print(table)
+    console.print(f"{against_trivial(found)} Errors along recordings are no success rate.", highlight=False)
+    seconds = summary["seconds"]
+    console.print(", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()), highlight=False)
+    for name in ("report", "open_loop", "policy"):
+        path = folder / summary["artifacts"][name]
+        console.print(f"{name.replace('_', ' ')}: {path}", highlight=False, soft_wrap=True)

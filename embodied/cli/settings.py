@@ -21,7 +21,7 @@ from embodied.core.files import cache_folder, hash_json
 from embodied.core.protocols import ENVIRONMENT_STATE, STATE
 from embodied.core.run_folder import versions
 from embodied.envs.experts.behaviours import check_expert, expert_names
-from embodied.envs.registry import load_suite
+from embodied.envs.registry import NO_SIMULATOR, load_suite, suite_names
 from embodied.envs.task_env import TaskEnv
 from embodied.policies.action_space import ActionSpace
 from embodied.policies.assembly import assemble, head_options
@@ -75,6 +75,11 @@ def env_options(config: DictConfig) -> dict[str, Any]:
     """
     options = OmegaConf.to_container(config.env, resolve=True)
     assert isinstance(options, dict), type(options)
+    if options["suite"] == NO_SIMULATOR:
+        raise UsageError(
+            "env=none is for embodied train data=<episode store>, with policies of behaviour cloning: for all else "
+            f"choose a simulator, env={', env='.join(suite_names())}"
+        )
     camera = OmegaConf.to_container(config.camera) if OmegaConf.is_list(config.camera) else config.camera
     task = OmegaConf.to_container(config.task) if OmegaConf.is_list(config.task) else config.task
     suite = load_suite(str(options["suite"]))
@@ -149,7 +154,42 @@ def store_path(config: DictConfig, episodes: int) -> Path:
 
 
 def make_experiment(config: DictConfig) -> Experiment:
-    """The experiment that `embodied train` runs."""
+    """The experiment that `embodied train` runs on demonstrations that it collects."""
+    check_cloning(config)
+    last = int(config.collect.seed) + int(config.demos)
+    if not 0 <= int(config.collect.seed) <= last < SELECTION_SEEDS:
+        raise UsageError(
+            f"collect.seed must be in [0, {SELECTION_SEEDS - int(config.demos)}), got {config.collect.seed}"
+        )
+    env = env_options(config)
+    check_proprioception(str(config.encoder), env)
+    return Experiment(
+        store=store_path(config, int(config.demos)),
+        env=env,
+        action_space=action_space_of(env),
+        demos=int(config.demos),
+        shift=reported_options(config, env),
+        **cloning_arguments(config),
+    )
+
+
+def action_space_of(env: Mapping[str, Any]) -> ActionSpace:
+    """Of an environment with these options."""
+    spec = probe_env(env).spec_of_task
+    return ActionSpace(
+        low=tuple(spec.action_low.tolist()),
+        high=tuple(spec.action_high.tolist()),
+        names=tuple(spec.action),
+        gripper=tuple(spec.gripper),
+    )
+
+
+def check_cloning(config: DictConfig) -> None:
+    """Check the numbers of behaviour cloning.
+
+    Raises:
+        UsageError: one makes no sense.
+    """
     positive(config, "demos", "episodes", "train.batch_size", "train.checkpoints")
     if isinstance(config.train.steps, bool) or not isinstance(config.train.steps, int) or config.train.steps < 0:
         raise UsageError(f"train.steps must be a whole number, 0 or more, got {config.train.steps!r}")
@@ -161,41 +201,28 @@ def make_experiment(config: DictConfig) -> Experiment:
             f"{config.train.learning_rate} and {config.train.weight_decay}"
         )
     episode_seeds(REPORT_SEEDS, int(config.seed), int(config.episodes))  # refuses what would reach into other seeds
-    last = int(config.collect.seed) + int(config.demos)
-    if not 0 <= int(config.collect.seed) <= last < SELECTION_SEEDS:
-        raise UsageError(
-            f"collect.seed must be in [0, {SELECTION_SEEDS - int(config.demos)}), got {config.collect.seed}"
-        )
-    env = env_options(config)
     rate = config.policy.encoder_learning_rate
     if rate is not None and (isinstance(rate, bool | str) or not rate > 0):
         raise UsageError(f"policy.encoder_learning_rate must be a positive number, got {rate!r}")
-    spec = probe_env(env).spec_of_task
-    check_proprioception(str(config.encoder), env)
-    return Experiment(
-        store=store_path(config, int(config.demos)),
-        env=env,
-        encoder=str(config.encoder),
-        policy_target=str(config.policy._target_),
-        policy=policy_arguments(config),
-        instruction=None if config.policy.instruction is None else str(config.policy.instruction),
-        action_space=ActionSpace(
-            low=tuple(spec.action_low.tolist()),
-            high=tuple(spec.action_high.tolist()),
-            names=tuple(spec.action),
-            gripper=tuple(spec.gripper),
-        ),
-        training=Training(**{str(key): value for key, value in config.train.items()}, encoder_learning_rate=rate),
-        demos=int(config.demos),
-        episodes=int(config.episodes),
-        selection_episodes=int(config.evaluate.selection_episodes),
-        shift=reported_options(config, env),
-        seed=int(config.seed),
-        device=resolve_device(str(config.device)),
-        workers=resolve_workers(config.workers),
-        cache=resolve_cache(config),
-        cache_bytes=cache_bytes(config),
-    )
+
+
+def cloning_arguments(config: DictConfig) -> dict[str, Any]:
+    """Arguments of `Experiment` that say nothing of demonstrations or environment."""
+    rate = config.policy.encoder_learning_rate
+    return {
+        "encoder": str(config.encoder),
+        "policy_target": str(config.policy._target_),
+        "policy": policy_arguments(config),
+        "instruction": None if config.policy.instruction is None else str(config.policy.instruction),
+        "training": Training(**{str(key): value for key, value in config.train.items()}, encoder_learning_rate=rate),
+        "episodes": int(config.episodes),
+        "selection_episodes": int(config.evaluate.selection_episodes),
+        "seed": int(config.seed),
+        "device": resolve_device(str(config.device)),
+        "workers": resolve_workers(config.workers),
+        "cache": resolve_cache(config),
+        "cache_bytes": cache_bytes(config),
+    }
 
 
 def reported_options(config: DictConfig, env: Mapping[str, Any]) -> dict[str, Any]:

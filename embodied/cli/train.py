@@ -2,28 +2,33 @@
 
 Demonstrations and features are cached; a second run with another head or seed starts at the training. The run folder
 holds summary.json, report.html, the policy checkpoints, plots and a video. resume=true continues the newest run with
-the same settings.
+the same settings. With data=<episode store> it learns from recorded demonstrations instead, and with env=none it is
+judged on some of them that are held out, by open-loop action errors.
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
 
-from embodied.bench.experiment import check_policy
-from embodied.bench.phases import AnyExperiment, run_phases
+from embodied.bench.experiment import Experiment, check_policy
+from embodied.bench.phases import AnyExperiment, Collect, run_phases
 from embodied.bench.planning import check_planning
 from embodied.bench.reinforcement import AGENTS, check_agent
 from embodied.cli.collect import collect_store
+from embodied.cli.config import given_names
 from embodied.cli.planning_settings import PLANNER, make_planning
-from embodied.cli.reporter import RichReporter, closing_table
+from embodied.cli.recorded_settings import check_same_data, data_record, make_recorded, notes, resolved
+from embodied.cli.reporter import RichReporter, closing_table, open_loop_table
 from embodied.cli.runs import open_run, run_verb
 from embodied.cli.settings import make_experiment, make_reinforcement
+from embodied.core.errors import UsageError
 from embodied.core.protocols import Reporter
 
 
@@ -36,7 +41,13 @@ def train_once(config: DictConfig, overrides: Sequence[str]) -> int:
     """One run, from the demonstrations or the first random action to the report."""
     console = Console()
     experiment: AnyExperiment
-    if str(config.policy._target_).startswith(AGENTS):
+    if config.data is not None:
+        config = resolved(config, given_names(overrides))
+        experiment = make_recorded(config)
+        check_policy(experiment)
+    elif config.holdout is not None:
+        raise UsageError("holdout is for recorded demonstrations: write data=<episode store> env=none beside it")
+    elif str(config.policy._target_).startswith(AGENTS):
         experiment = make_reinforcement(config)
         check_agent(experiment)
     elif str(config.policy._target_) == PLANNER:
@@ -48,10 +59,16 @@ def train_once(config: DictConfig, overrides: Sequence[str]) -> int:
     run = open_run(config, run_name(config, experiment), command=shlex.join(["embodied", "train", *overrides]))
     console.print(f"run folder [bold]{run.path}[/]", highlight=False)
     reporter = RichReporter(console)
-    run_phases(experiment, run, reporter, collect=lambda: collect_phase(config, experiment, reporter))
+    collect: Collect = lambda: collect_phase(config, experiment, reporter)  # noqa: E731
+    if isinstance(experiment, Experiment) and experiment.recorded is not None:
+        check_same_data(run, experiment)
+        for note in notes(experiment):
+            reporter.note(note)
+        collect = partial(data_record, experiment)
+    run_phases(experiment, run, reporter, collect=collect)
     summary = run.summary()
     assert summary is not None, run.path
-    closing_table(console, summary, run.path)
+    (open_loop_table if "open_loop" in summary else closing_table)(console, summary, run.path)
     return 0
 
 

@@ -16,6 +16,7 @@ from embodied.policies.bc import BCPolicy
 from embodied.real_robot.description.description import DELTAS, RobotDescription
 
 _WITHIN = 1e-6
+_SAME_RATE = 0.02  # 29.97 frames/s are 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,8 @@ class Needs:
         state_dim: P of `observation.state`, 0 where it does not look at it.
         action_dim: A.
         actions: the action space that it was trained for, if it says so.
+        state_names: what is in `observation.state`, in order, if the recordings that it was trained on said so.
+        hz: frames per second of these recordings; 0 where it is of a simulator, whose steps last as long as a robot's.
     """
 
     keys: tuple[str, ...]
@@ -35,6 +38,8 @@ class Needs:
     state_dim: int
     action_dim: int
     actions: ActionSpace | None
+    state_names: tuple[str, ...] = ()
+    hz: float = 0.0
 
     @property
     def looks(self) -> bool:
@@ -57,19 +62,27 @@ def needs_of(policy: nn.Module, metadata: Mapping[str, Any]) -> Needs:
         state_dim=int(metadata["arguments"].get("proprioception_dim", 0)),  # a planner looks at frames alone
         action_dim=len(space["low"]) if space else int(getattr(policy, "action_dim", 0)),
         actions=ActionSpace.of(space) if space else None,
+        state_names=tuple(map(str, metadata["env"].get("state", ()))),
+        hz=float(metadata["env"].get("fps", 0.0)),
     )
 
 
 def check_fits(needs: Needs, robot: RobotDescription, *, same_names: bool = True) -> None:
-    """Compare cameras, state, and action: number, names and bounds.
+    """Compare cameras, state, action (number, names and bounds), and the rate of recordings.
 
     Args:
-        same_names: whether the names of actions must be those of the robot's axes; the order counts in any case.
+        same_names: whether the names of actions and state must be those of the robot's axes; the order counts in any
+            case.
 
     Raises:
         UsageError: they do not fit; one line for each reason.
     """
-    problems = [*_cameras(needs, robot), *_state(needs, robot), *_actions(needs, robot, same_names=same_names)]
+    problems = [
+        *_cameras(needs, robot),
+        *_state(needs, robot, same_names=same_names),
+        *_actions(needs, robot, same_names=same_names),
+        *_rate(needs, robot),
+    ]
     if problems:
         raise UsageError("\n  ".join([f"this policy does not fit robot {robot.name}:", *problems]))
 
@@ -89,7 +102,7 @@ def _cameras(needs: Needs, robot: RobotDescription) -> list[str]:
     return problems
 
 
-def _state(needs: Needs, robot: RobotDescription) -> list[str]:
+def _state(needs: Needs, robot: RobotDescription, *, same_names: bool) -> list[str]:
     if not needs.reads_state:
         return []
     if robot.joint_states is None:
@@ -99,7 +112,21 @@ def _state(needs: Needs, robot: RobotDescription) -> list[str]:
         return [
             f"state: it reads {needs.state_dim} values, and the robot gives {len(robot.state)} ({names}): set `state`"
         ]
+    if same_names and needs.state_names and needs.state_names != robot.state:
+        return [
+            f"state: it reads {', '.join(needs.state_names)}, and the robot gives {', '.join(robot.state)}: set "
+            "`state` to that order, or say same_names=false if only the names differ"
+        ]
     return []
+
+
+def _rate(needs: Needs, robot: RobotDescription) -> list[str]:
+    if not needs.hz or abs(needs.hz / robot.policy_hz - 1) <= _SAME_RATE:
+        return []
+    return [
+        f"rate: it learned from {needs.hz:g} frames/s, and the robot's policy_hz is {robot.policy_hz:g}: its motions "
+        "would be faster or slower than what was shown; set `rates.policy_hz`"
+    ]
 
 
 def _actions(needs: Needs, robot: RobotDescription, *, same_names: bool) -> list[str]:
@@ -114,7 +141,7 @@ def _actions(needs: Needs, robot: RobotDescription, *, same_names: bool) -> list
     if same_names and space.names:
         relative = robot.kind in DELTAS
         for ours, axis in zip(space.names, names, strict=True):
-            if axis not in (ours, _position_of(ours) if relative else ours):
+            if axis not in (ours, position_of(ours) if relative else ours):
                 problems.append(
                     f"axes: its actions are {', '.join(space.names)}, and the robot's axes {', '.join(names)}: put "
                     "them in that order, or say same_names=false if only the names differ"
@@ -132,7 +159,7 @@ def _actions(needs: Needs, robot: RobotDescription, *, same_names: bool) -> list
     return problems
 
 
-def _position_of(displacement: str) -> str:
+def position_of(displacement: str) -> str:
     """`hand.x` of `hand.dx`."""
     head, dot, last = displacement.rpartition(".")
     return f"{head}{dot}{last[1:]}" if len(last) > 1 and last.startswith("d") else displacement

@@ -121,6 +121,8 @@ def needs_record(needs: Needs) -> dict[str, Any]:
         "state_dim": needs.state_dim,
         "action_dim": needs.action_dim,
         "actions": None if needs.actions is None else needs.actions.record(),
+        "state_names": list(needs.state_names),
+        "hz": needs.hz,
     }
 
 
@@ -134,6 +136,8 @@ def read_needs(record: Any) -> Needs:
             state_dim=int(record["state_dim"]),
             action_dim=int(record["action_dim"]),
             actions=None if space is None else ActionSpace.of(space),
+            state_names=tuple(str(name) for name in record.get("state_names", ())),
+            hz=float(record.get("hz", 0.0)),
         )
     except (LookupError, TypeError, ValueError) as error:
         raise ProtocolError("the policy's needs cannot be read") from error

@@ -1,0 +1,214 @@
+"""How near a policy comes to recorded actions: what it would have executed, along episodes it was not trained on.
+
+Nothing moves: whatever the policy answers, the next observation is the recorded one. So errors here do not add up as
+they do on a robot, and a small error is no success rate: it tells bad policies from possible ones.
+
+Legend: N episodes side by side, F frames of an episode, A action, E actions executed before the next plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from embodied.bench.experiment import Experiment, encode
+from embodied.bench.imitation_data import read_episodes
+from embodied.bench.plots import plot_actions
+from embodied.core.protocols import ACTION, FEATURES, STATE, Reporter
+from embodied.core.run_folder import RunFolder
+from embodied.policies.action_space import CONSTANT
+from embodied.policies.artifact import load_policy
+from embodied.policies.bc import BCPolicy
+from embodied.policies.chunk_execution import episode_keys
+from embodied.policies.planning import act_on
+from embodied.training.checkpoints import checkpoint_path, checkpoint_steps
+
+OPEN_LOOP_PLOT = "plots/open_loop.png"
+SIDE_BY_SIDE = 16  # episodes in a batch: bounds memory
+MEAN, LAST, HOLD = "mean action", "last action again", "present state held"
+
+
+class _SeesFeatures:
+    """A policy whose frames went through its encoder already, which `act_on` takes for the policy itself."""
+
+    def __init__(self, policy: BCPolicy) -> None:
+        self._policy = policy
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._policy, name)
+
+    def see(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """As `BCPolicy.see`."""
+        return observation[FEATURES]
+
+    def noise_keys(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """As `BCPolicy.noise_keys`, from features in place of frames."""
+        return episode_keys(*(observation[name] for name in (FEATURES, STATE) if name in observation))
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """An episode that nothing was trained on: what was observed, by name [F, ...], and done, float32 [F, A]."""
+
+    number: int
+    observed: Mapping[str, Any]
+    action: np.ndarray
+    task: str
+
+
+def held_out_episodes(experiment: Experiment, reporter: Reporter) -> list[HeldOut]:
+    """The episodes that the experiment is judged on; of frames the cached features where the encoder is frozen."""
+    assert experiment.recorded is not None
+    store, numbers = experiment.episode_store, experiment.recorded.held_out
+    parts = encode(experiment, reporter, numbers) if experiment.looks else []
+    infos, start, found = store.episodes, 0, []
+    state_too = STATE in store.keys
+    for number in numbers:
+        stop = start + infos[number].length
+        rows = np.arange(start, stop)
+        observed: dict[str, Any] = {}
+        if parts and experiment.trainable:
+            observed = {key: part[rows] for key, part in zip(experiment.input_keys, parts, strict=True)}
+        elif parts:
+            observed = {FEATURES: np.concatenate([part[rows] for part in parts], axis=-1)}
+        else:
+            observed = {key: read_episodes(store, key, [number]) for key in experiment.input_keys}
+        if state_too:
+            observed[STATE] = read_episodes(store, STATE, [number])
+        found.append(HeldOut(number, observed, read_episodes(store, ACTION, [number]), infos[number].task))
+        start = stop
+    return found
+
+
+@torch.inference_mode()
+def replay(policy: BCPolicy, episodes: Sequence[HeldOut], *, device: torch.device) -> list[np.ndarray]:
+    """What the policy would have executed at every frame of each episode, float32 [F, A], within its bounds."""
+    acting = cast(BCPolicy, _SeesFeatures(policy)) if FEATURES in episodes[0].observed else policy
+    carry = policy.initial(len(episodes), instructions=[episode.task for episode in episodes])
+    executed = []
+    for step in range(max(len(episode.action) for episode in episodes)):
+        observation = {
+            # An episode that is over shows its last frame until the others are, too.
+            name: torch.from_numpy(
+                np.stack([each.observed[name][min(step, len(each.action) - 1)] for each in episodes])
+            ).to(device)
+            for name in episodes[0].observed
+        }
+        carry, plan = act_on(acting, carry, observation)
+        executed.append(policy.normalizer.within_bounds(plan[:, 0]).float().cpu().numpy())
+    return [np.stack(executed)[: len(each.action), row] for row, each in enumerate(episodes)]
+
+
+def replay_all(path: Path, experiment: Experiment, episodes: Sequence[HeldOut]) -> list[np.ndarray]:
+    """`replay` of a policy file, a few episodes at a time."""
+    policy, _ = load_policy(path, device=experiment.device, load=experiment.session.encoder)
+    batches = (episodes[start : start + SIDE_BY_SIDE] for start in range(0, len(episodes), SIDE_BY_SIDE))
+    return [each for batch in batches for each in replay(cast(BCPolicy, policy), batch, device=experiment.device)]
+
+
+def trivial(experiment: Experiment, episodes: Sequence[HeldOut], mean: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """What predictors that learn nothing say at every frame, by their name, float32 [F, A] each.
+
+    They look when the policy does: with E actions executed per plan, at every E-th frame.
+
+    Args:
+        mean: of the actions that were trained on, [A].
+    """
+    made = experiment.assembly
+    every = 1 if made.recurrent or made.ensemble is not None else made.execute
+    found: dict[str, list[np.ndarray]] = {MEAN: [], LAST: []} | ({HOLD: []} if acts_on_state(experiment) else {})
+    for episode in episodes:
+        looked = np.arange(len(episode.action)) // every * every
+        found[MEAN].append(np.broadcast_to(mean, episode.action.shape))
+        found[LAST].append(np.where(looked[:, None] > 0, episode.action[np.maximum(looked - 1, 0)], mean))
+        if HOLD in found:
+            found[HOLD].append(episode.observed[STATE][looked])
+    return found
+
+
+def acts_on_state(experiment: Experiment) -> bool:
+    """Whether actions are targets of the state: as many values, by the same names where both have some."""
+    keys = experiment.episode_store.keys
+    if STATE not in keys or keys[STATE].shape != keys[ACTION].shape:
+        return False
+    names = keys[STATE].names, keys[ACTION].names
+    return not all(names) or names[0] == names[1]
+
+
+def errors(predicted: Sequence[np.ndarray], episodes: Sequence[HeldOut], deviation: np.ndarray) -> dict[str, Any]:
+    """Mean absolute errors over all frames, JSON-able.
+
+    Args:
+        predicted: per episode [F, A].
+        deviation: standard deviation of the actions that were trained on, [A].
+
+    Returns:
+        `by_axis` [A], in the actions' own units; `overall`: their mean; `in_deviations`: the same with each axis
+        divided by its deviation, over axes that move; `by_episode`: `in_deviations` of each.
+    """
+    apart = [np.abs(ours - each.action) for ours, each in zip(predicted, episodes, strict=True)]
+    by_axis = np.concatenate(apart).mean(axis=0, dtype=np.float64)
+    return {
+        "overall": float(by_axis.mean()),
+        "in_deviations": _in_deviations(by_axis, deviation),
+        "by_axis": by_axis.tolist(),
+        "by_episode": [_in_deviations(each.mean(axis=0, dtype=np.float64), deviation) for each in apart],
+    }
+
+
+def _in_deviations(by_axis: np.ndarray, deviation: np.ndarray) -> float:
+    moving = deviation > CONSTANT
+    if not moving.any():
+        moving, deviation = np.ones_like(moving), np.ones_like(deviation)
+    return float((by_axis[moving] / deviation[moving]).mean())
+
+
+def action_statistics(experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the actions that were trained on, [A] each."""
+    action = read_episodes(experiment.episode_store, ACTION, experiment.trained_episodes)
+    return action.mean(axis=0, dtype=np.float64).astype(np.float32), action.std(axis=0, dtype=np.float64)
+
+
+def select_open_loop(experiment: Experiment, run: RunFolder, reporter: Reporter) -> dict[str, Any]:
+    """Errors of every checkpoint, and the best of them, the later of equals."""
+    episodes = held_out_episodes(experiment, reporter)
+    _, deviation = action_statistics(experiment)
+    steps = checkpoint_steps(experiment.training.steps, experiment.training.checkpoints)
+    tried = []
+    for step in reporter.track(steps, total=len(steps), description="select"):
+        predicted = replay_all(checkpoint_path(run.checkpoints, step), experiment, episodes)
+        found = errors(predicted, episodes, deviation)
+        tried.append({"step": step, **{name: found[name] for name in ("overall", "in_deviations", "by_axis")}})
+    best = min(reversed(tried), key=lambda row: row["in_deviations"])
+    return {**best, "episodes": [each.number for each in episodes], "checkpoints": tried}
+
+
+def evaluate_open_loop(experiment: Experiment, run: RunFolder, reporter: Reporter) -> dict[str, Any]:
+    """Errors of the final policy and of trivial predictors, with a plot of one episode."""
+    episodes = held_out_episodes(experiment, reporter)
+    mean, deviation = action_statistics(experiment)
+    predicted = replay_all(experiment.final_policy(run), experiment, episodes)
+    spec, fps = experiment.episode_store.keys[ACTION], experiment.episode_store.fps
+    names = list(spec.names) or [f"action {number}" for number in range(spec.shape[0])]
+    shown = episodes[0]
+    plot_actions(
+        run.path / OPEN_LOOP_PLOT, recorded=shown.action, predicted=predicted[0], names=names, fps=fps,
+        title=f"Episode {shown.number}, which was not trained on: open loop",
+    )  # fmt: skip
+    return {
+        "episodes": [each.number for each in episodes],
+        "frames": sum(len(each.action) for each in episodes),
+        "shown": shown.number,
+        "names": names,
+        "deviation": deviation.tolist(),
+        "policy": errors(predicted, episodes, deviation),
+        "trivial": {
+            name: errors(said, episodes, deviation) for name, said in trivial(experiment, episodes, mean).items()
+        },
+    }
