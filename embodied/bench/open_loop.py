@@ -122,7 +122,9 @@ def trivial(experiment: Experiment, episodes: Sequence[HeldOut], mean: np.ndarra
     """
     made = experiment.assembly
     every = 1 if made.recurrent or made.ensemble is not None else made.execute
-    found: dict[str, list[np.ndarray]] = {MEAN: [], LAST: []} | ({HOLD: []} if acts_on_state(experiment) else {})
+    found: dict[str, list[np.ndarray]] = {
+        name: [] for name in (MEAN, LAST, *([HOLD] if acts_on_state(experiment) else []))
+    }
     for episode in episodes:
         looked = np.arange(len(episode.action)) // every * every
         found[MEAN].append(np.broadcast_to(mean, episode.action.shape))

@@ -15,7 +15,7 @@ from embodied.core.protocols import ACTION, IMAGE_PREFIX, STATE, image_key
 from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.real_robot.policy.needs import position_of
 
-OUTSIDE = 0.01  # of an action's range, by which recordings may leave it: they may have been rounded
+OUTSIDE = 0.25  # of an action's range, by which recordings may leave it: other units are looked for, not overshoot
 
 
 def spec_names(store: EpisodeStore, key: str) -> tuple[str, ...]:

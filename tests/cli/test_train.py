@@ -94,6 +94,14 @@ def test_same_seed_same_numbers_another_seed_others(whole, encoder, tmp_path):
     assert decisive(other)[2] != decisive(whole)[2]
 
 
+def test_the_same_demonstrations_given_as_data_train_the_same_policy(whole, encoder, tmp_path):
+    store = json.loads((whole / "phases" / "collect.json").read_text())["result"]["store"]
+    settings = [each for each in SETTINGS if not each.startswith(("collect.", "demos="))]
+    places = [f"root={tmp_path}", f"cache={tmp_path / 'cache'}", f"encoder=path={encoder}", "workers=0"]
+    assert main(["train", *settings, *places, f"data={store}"]) == 0
+    assert decisive(next(tmp_path.glob("drawer-close-v3-*"))) == decisive(whole)
+
+
 def test_evaluate_repeats_the_reported_episodes(whole, capsys):
     assert main(["evaluate", f"run={whole}", "episodes=3", "workers=0", "device=cpu"]) == 0
     (written,) = (whole / "evaluations").iterdir()
