@@ -107,11 +107,12 @@ def closing_table(console: Console, summary: dict[str, Any], folder: Path) -> No
 def open_loop_table(console: Console, summary: dict[str, Any], folder: Path) -> None:
     """The end of `embodied train env=none`: open-loop errors beside trivial predictors, what to look at."""
     found, best = summary["open_loop"], summary["best_checkpoint"]
-    table = Table(
-        title=f"{summary['task']}, encoder {summary['encoder']}, head {summary['head']}: open loop on "
+    console.print(
+        f"{summary['task']}, encoder {summary['encoder']}, head {summary['head']}: open loop on "
         f"{len(found['episodes'])} held-out episode(s), {found['frames']:,} frames",
-        title_justify="left",
+        highlight=False,
     )
+    table = Table()
     table.add_column("actions of")
     for column in ("deviations off", "mean absolute error"):
         table.add_column(column, justify="right")
