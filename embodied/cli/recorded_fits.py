@@ -60,7 +60,7 @@ def check_fits_environment(store: EpisodeStore, action: np.ndarray, env: Mapping
     """
     spec = probe_env(env).spec_of_task
     problems = [*_cameras(store, env)] if looks else []
-    problems += _names("state", STATE, spec_names(store, STATE), spec.state) if _has_state(store, spec) else []
+    problems += names_apart("state", STATE, spec_names(store, STATE), spec.state) if _has_state(store, spec) else []
     if STATE in store.keys and store.keys[STATE].shape[0] != len(spec.state):
         problems.append(
             f"state: {STATE} has {store.keys[STATE].shape[0]} values, and the environment gives {len(spec.state)} "
@@ -70,7 +70,7 @@ def check_fits_environment(store: EpisodeStore, action: np.ndarray, env: Mapping
     if width != len(low):
         problems.append(f"actions: {width} values, and the environment takes {len(low)} ({', '.join(spec.action)})")
     else:
-        problems += _names("actions", ACTION, spec_names(store, ACTION), spec.action)
+        problems += names_apart("actions", ACTION, spec_names(store, ACTION), spec.action)
         problems += _ranges(action, low, high, spec.action)
     if problems:
         named = f"{store.path} does not fit env={env['suite']} task={env['task']}:"
@@ -99,8 +99,11 @@ def _cameras(store: EpisodeStore, env: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _names(part: str, key: str, ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
-    """Recordings of a robot name the axis, environments the displacement along it."""
+def names_apart(part: str, key: str, ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
+    """How names of recordings differ from an environment's, if they do, in one line.
+
+    Recordings of a robot name the axis where environments name the displacement along it: these are the same.
+    """
     if not ours or all(mine in (name, position_of(name)) for mine, name in zip(ours, theirs, strict=True)):
         return []
     return [f"{part}: {key} is {', '.join(ours)}, and the environment has {', '.join(theirs)}"]

@@ -10,8 +10,10 @@ from recorded_store import ACTION, FRONT, STATE, recorded_robot, write_recorded
 
 from embodied.bench.open_loop import HeldOut, errors, held_out_episodes, replay, trivial
 from embodied.cli.config import NOT_PART_OF_THE_RUN, compose_config, given_names, identity
+from embodied.cli.deploy import instruction
 from embodied.cli.main import main
-from embodied.cli.recorded_settings import make_recorded, resolved
+from embodied.cli.recorded_fits import names_apart
+from embodied.cli.recorded_settings import make_recorded, notes, resolved
 from embodied.core.errors import UsageError, UserError
 from embodied.core.reporting import SilentReporter
 from embodied.datasets.loading.demonstrations import require_finite
@@ -179,6 +181,7 @@ def made(kind, tmp_path, store):
         ("single", [], "there is only one: record another one"),
         ("blind", [], "holds no images for the encoder to see: write encoder=proprioception"),
         ("stateless", ["encoder=proprioception"], "encoder=proprioception reads proprioception"),
+        ("untold", ["policy.instruction=wordllama"], "episode 0 (and 3 more) has no instruction"),
         (None, ["encoder=state"], "encoder=state reads the simulator's state"),
         (None, ["camera=frnt"], "did you mean front?"),
         (None, ["demos=9"], "holds 4 episodes"),
@@ -204,6 +207,16 @@ def test_mistakes_are_told_in_one_message(kind, more, message, store, tmp_path, 
     said = capsys.readouterr().err
     assert message in said.replace("\n", " ") and "Traceback" not in said
     assert not (tmp_path / "runs").exists()
+
+
+def test_all_cameras_are_looked_through_and_what_is_not_known_is_said(tmp_path):
+    store = write_recorded(tmp_path / "arm", cameras=("front", "wrist"), names=(), leave_out=[STATE])
+    given = arguments(tmp_path, store)[1:]
+    experiment = make_recorded(resolved(compose_config("train", given), given_names(given)))
+    assert experiment.env["camera"] == ["front", "wrist"] and experiment.env["image_size"] == 24
+    assert instruction(compose_config("deploy", []), experiment.env) == "lift"
+    _, pose, unnamed = notes(experiment)
+    assert "sees nothing of the robot's own pose" in pose and "does not name its actions" in unnamed
 
 
 def test_a_number_that_is_none_is_named_by_its_episode_in_the_store():
@@ -232,6 +245,14 @@ def test_errors_are_of_all_frames_and_leave_axes_that_stand_still_out():
     found = errors(said, episodes, np.array([2.0, 0.0]))
     assert found["by_axis"] == [2.0, 3.0] and found["overall"] == 2.5
     assert found["in_deviations"] == 1.0 and found["by_episode"] == pytest.approx([2.0, 2 / 3])
+
+
+def test_a_robot_names_the_axis_that_its_environment_moves_by_displacements():
+    moved = ("hand.dx", "hand.dy", "gripper")
+    assert not names_apart("actions", ACTION, ("hand.x", "hand.y", "gripper"), moved)
+    assert not names_apart("actions", ACTION, (), moved)
+    (said,) = names_apart("actions", ACTION, ("hand.y", "hand.x", "gripper"), moved)
+    assert said == "actions: action is hand.y, hand.x, gripper, and the environment has hand.dx, hand.dy, gripper"
 
 
 @pytest.mark.sim
