@@ -6,19 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from embodied.datasets.loading.npy_rows import Rows
+
 
 class PickedRows:
-    """Rows [N, ...] of a larger array, which is not copied.
+    """Rows [N, ...] of a larger array, or of rows that were picked already, which are not copied.
 
     Args:
         rows: [F, ...].
         numbers: of the rows, int64 [N].
     """
 
-    def __init__(self, rows: np.ndarray, numbers: np.ndarray) -> None:
+    def __init__(self, rows: np.ndarray | Rows | PickedRows, numbers: np.ndarray) -> None:
         self._rows, self._numbers = rows, numbers
         self.dtype: np.dtype[Any] = rows.dtype
-        self.shape = (len(numbers), *rows.shape[1:])
+        self.shape: tuple[int, ...] = (len(numbers), *rows.shape[1:])
 
     def __len__(self) -> int:
         """N."""

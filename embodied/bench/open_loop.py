@@ -22,6 +22,7 @@ from embodied.bench.imitation_data import read_episodes
 from embodied.bench.plots import plot_actions
 from embodied.core.protocols import ACTION, FEATURES, STATE, Reporter
 from embodied.core.run_folder import RunFolder
+from embodied.datasets.loading.picked_rows import PickedRows
 from embodied.policies.action_space import CONSTANT
 from embodied.policies.artifact import load_policy
 from embodied.policies.bc import BCPolicy
@@ -54,10 +55,17 @@ class _SeesFeatures:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """An episode that nothing was trained on: what was observed, by name [F, ...], and done, float32 [F, A]."""
+    """An episode that nothing was trained on.
+
+    Attributes:
+        number: in its store.
+        observed: by name rows [F, ...], of several cameras' features several, which belong side by side.
+        action: what was done, float32 [F, A].
+        task: the instruction.
+    """
 
     number: int
-    observed: Mapping[str, Any]
+    observed: Mapping[str, Sequence[np.ndarray | PickedRows]]
     action: np.ndarray
     task: str
 
@@ -72,15 +80,16 @@ def held_out_episodes(experiment: Experiment, reporter: Reporter) -> list[HeldOu
     for number in numbers:
         stop = start + infos[number].length
         rows = np.arange(start, stop)
-        observed: dict[str, Any] = {}
+        observed: dict[str, Sequence[np.ndarray | PickedRows]] = {}
         if parts and experiment.trainable:
-            observed = {key: part[rows] for key, part in zip(experiment.input_keys, parts, strict=True)}
+            pairs = zip(experiment.input_keys, parts, strict=True)
+            observed = {key: [PickedRows(part, rows)] for key, part in pairs}
         elif parts:
-            observed = {FEATURES: np.concatenate([part[rows] for part in parts], axis=-1)}
+            observed = {FEATURES: [PickedRows(part, rows) for part in parts]}
         else:
-            observed = {key: read_episodes(store, key, [number]) for key in experiment.input_keys}
+            observed = {key: [read_episodes(store, key, [number])] for key in experiment.input_keys}
         if state_too:
-            observed[STATE] = read_episodes(store, STATE, [number])
+            observed[STATE] = [read_episodes(store, STATE, [number])]
         found.append(HeldOut(number, observed, read_episodes(store, ACTION, [number]), infos[number].task))
         start = stop
     return found
@@ -94,15 +103,18 @@ def replay(policy: BCPolicy, episodes: Sequence[HeldOut], *, device: torch.devic
     executed = []
     for step in range(max(len(episode.action) for episode in episodes)):
         observation = {
-            # An episode that is over shows its last frame until the others are, too.
-            name: torch.from_numpy(
-                np.stack([each.observed[name][min(step, len(each.action) - 1)] for each in episodes])
-            ).to(device)
+            name: torch.from_numpy(np.concatenate([_moment(each, name, step) for each in episodes])).to(device)
             for name in episodes[0].observed
         }
         carry, plan = act_on(acting, carry, observation)
         executed.append(policy.normalizer.within_bounds(plan[:, 0]).float().cpu().numpy())
     return [np.stack(executed)[: len(each.action), row] for row, each in enumerate(episodes)]
+
+
+def _moment(episode: HeldOut, name: str, step: int) -> np.ndarray:
+    """What was observed, [1, ...]; when the episode is over, what was last."""
+    row = np.array([min(step, len(episode.action) - 1)])
+    return np.concatenate([rows[row] for rows in episode.observed[name]], axis=-1)
 
 
 def replay_all(path: Path, experiment: Experiment, episodes: Sequence[HeldOut]) -> list[np.ndarray]:
@@ -130,7 +142,7 @@ def trivial(experiment: Experiment, episodes: Sequence[HeldOut], mean: np.ndarra
         found[MEAN].append(np.broadcast_to(mean, episode.action.shape))
         found[LAST].append(np.where(looked[:, None] > 0, episode.action[np.maximum(looked - 1, 0)], mean))
         if HOLD in found:
-            found[HOLD].append(episode.observed[STATE][looked])
+            found[HOLD].append(episode.observed[STATE][0][looked])
     return found
 
 

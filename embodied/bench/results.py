@@ -60,6 +60,7 @@ def summarize(experiment: Experiment | Reinforcement | Planning, run: RunFolder)
         "score": sum(outcome["score"] for outcome in outcomes) / len(outcomes),
         "best_checkpoint": run.result("select") or None,
         **({"planning": run.result("train")} if isinstance(experiment, Planning) else {}),
+        **({"data": data} if (data := run.result("data")) else {}),  # recorded demonstrations
         "seconds": run.phase_seconds(),
         "artifacts": artifacts(run, experiment),
         "command": run.command,

@@ -191,7 +191,7 @@ def recorded_env(store: EpisodeStore, config: DictConfig) -> dict[str, Any]:
     positive(OmegaConf.create({"env": {"image_size": size}}), "env.image_size")
     return {
         "suite": NO_SIMULATOR,
-        "task": Path(str(store.path)).stem,
+        "task": Path(str(store.path)).name.removesuffix(".zip"),
         "camera": cameras[0] if len(cameras) == 1 else cameras,
         "image_size": size,
         "fps": store.fps,

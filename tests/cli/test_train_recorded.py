@@ -228,7 +228,7 @@ def test_a_number_that_is_none_is_named_by_its_episode_in_the_store():
 
 def test_trivial_predictors_look_as_often_as_the_policy():
     action = np.arange(10, dtype=np.float32)[:, None]
-    episode = HeldOut(0, {STATE: action + 0.5}, action, "")
+    episode = HeldOut(0, {STATE: [action + 0.5]}, action, "")
     experiment = SimpleNamespace(
         assembly=SimpleNamespace(recurrent=False, ensemble=None, execute=4),
         episode_store=SimpleNamespace(keys={STATE: KeySpec("float32", (1,)), ACTION: KeySpec("float32", (1,))}),
