@@ -8,7 +8,7 @@ import os
 import shutil
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from embodied.core.errors import UserError
@@ -35,7 +35,8 @@ class FileLock:
         """Take the lock, or change the kind that is held; False when somebody has it and `wait` is off."""
         descriptor = self._descriptor
         if descriptor is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):  # another made it and has deleted it again: opening says so
+                self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:

@@ -1,9 +1,11 @@
 """However many processes want to write, one does; a holder that dies, freezes or loses its lock harms nobody."""
 
+import errno
 import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -245,6 +247,19 @@ def test_staging_folders_come_and_go_beside_each_other(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(come_and_go, range(8))) == list(range(8))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_deleted_while_it_is_made_is_made_again(tmp_path, monkeypatch):
+    make, failures = Path.mkdir, [FileExistsError(errno.EEXIST, "File exists")]  # as pathlib says then
+
+    def mkdir(path, *arguments, **options):
+        if failures:
+            raise failures.pop()
+        make(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with local_staging(tmp_path / "staging") as mine:
+        assert mine.is_dir() and not failures
 
 
 STAGE = """
