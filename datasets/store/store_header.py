@@ -134,7 +134,10 @@ def load_record(storage: Storage) -> dict[str, Any]:
         data = storage.read(FILE_NAME)
     except KeyError:
         if not storage.exists():
-            raise UserError(f"no episode store at {storage.location}: there is nothing") from None
+            raise UserError(
+                f"no episode store at {storage.location}: there is nothing; check the path, or make one by embodied "
+                "data import or embodied collect"
+            ) from None
         raise UserError(f"{storage.location} is not an episode store: it has no {FILE_NAME}") from None
     try:
         record = json.loads(data)["attributes"].get(ATTRIBUTE)

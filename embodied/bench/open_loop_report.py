@@ -11,6 +11,7 @@ from embodied.bench.html import document, table
 from embodied.bench.open_loop import OPEN_LOOP_PLOT
 from embodied.bench.plots import plot_learning_curve
 from embodied.bench.report import data_uri
+from embodied.bench.results import described
 from embodied.core.files import write_json, write_text
 from embodied.core.run_folder import RunFolder, read_metrics, versions
 
@@ -42,13 +43,7 @@ def summarize_open_loop(experiment: Experiment, run: RunFolder) -> dict[str, Any
             "metrics": run.path / "metrics.jsonl",
         }
     return {
-        "task": experiment.env["task"],
-        "camera": experiment.env["camera"],
-        "encoder": experiment.encoder,
-        "encoder_fingerprint": experiment.policy_metadata()["encoder"]["fingerprint"],
-        "head": experiment.head,
-        "seed": experiment.seed,
-        "demos": experiment.demos,
+        **described(experiment),
         "data": data,
         "open_loop": evaluated,
         "best_checkpoint": run.result("select"),

@@ -34,6 +34,19 @@ def save_outcomes(run: RunFolder, outcomes: Sequence[Outcome]) -> dict[str, Any]
     return {"outcomes": [outcome.record() for outcome in outcomes]}
 
 
+def described(experiment: Experiment | Reinforcement | Planning) -> dict[str, Any]:
+    """What was run, as every summary.json begins."""
+    return {
+        "task": experiment.env["task"],
+        "camera": experiment.env["camera"],
+        "encoder": experiment.encoder,
+        "encoder_fingerprint": experiment.policy_metadata()["encoder"]["fingerprint"],
+        "head": experiment.head,
+        "seed": experiment.seed,
+        "demos": experiment.demos,
+    }
+
+
 def summarize(experiment: Experiment | Reinforcement | Planning, run: RunFolder) -> dict[str, Any]:
     """The content of summary.json, from the recorded phases."""
     evaluated = run.result("evaluate")
@@ -43,13 +56,7 @@ def summarize(experiment: Experiment | Reinforcement | Planning, run: RunFolder)
     # An interval for a fixed number of episodes would not hold where what they showed decided the number.
     interval = wilson_interval if experiment.stopping is None else confidence_sequence
     return {
-        "task": experiment.env["task"],
-        "camera": experiment.env["camera"],
-        "encoder": experiment.encoder,
-        "encoder_fingerprint": experiment.policy_metadata()["encoder"]["fingerprint"],
-        "head": experiment.head,
-        "seed": experiment.seed,
-        "demos": experiment.demos,
+        **described(experiment),
         "success_rate": successes / len(outcomes),
         "interval": list(interval(successes, len(outcomes))),
         "episodes": len(outcomes),
