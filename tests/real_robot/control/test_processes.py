@@ -59,15 +59,16 @@ def test_killing_the_policy_leads_to_rest_within_the_stated_bound_and_a_fault(ru
     folder, processes = running
     os.kill(processes["policy"].pid, signal.SIGKILL)
     killed = time.monotonic()
-    bound = rest_bound_s(toy_processes.robot())
-    time.sleep(bound + BUSY_S + 0.5)
-    assert StatusBoard.open(folder / "board").read()["mode"] == "fault"
+    board = StatusBoard.open(folder / "board")
+    until(lambda: board.read()["mode"] == "fault")
+    late = killed + rest_bound_s(toy_processes.robot()) + BUSY_S
+    until(lambda: np.sum(commands(folder)[0] > late) > 10)  # however slowly a busy machine writes them
     (folder / "stop").touch()
     assert processes["commands"].wait(START_S) == 0
     times, way, stretches = commands(folder)
     assert np.abs(np.diff(way, axis=0)).max() > 1e-4
-    after = way[times > killed + bound + BUSY_S]
-    assert len(after) > 10 and (after == after[0]).all()
+    after = way[times > late]
+    assert (after == after[0]).all()
     for order, limit in ((1, 1.0), (2, 4.0), (3, 40.0)):
         for stretch in stretches:
             assert (np.abs(np.diff(stretch, n=order, axis=0)) * 100**order <= limit * (1 + 1e-6)).all()
