@@ -36,7 +36,6 @@ TASKS = (*BENCH_TASKS, "button-press-topdown-v3", "door-open-v3", "drawer-open-v
 # First seeds, by scene: neither those of pretraining_data.sh nor of any training or evaluation.
 DATA_SEEDS = dict(zip(SCENES, (PRETRAINING_SEEDS + 200_000, PRETRAINING_SEEDS + 250_000), strict=True))
 PROBE_SEEDS = dict(zip(SCENES, (PRETRAINING_SEEDS + 300_000, PRETRAINING_SEEDS + 350_000), strict=True))
-PROBE_FRAMES = 500  # of each store
 
 
 def chosen_objectives(names: str | None) -> list[str]:
@@ -155,8 +154,9 @@ class Pretrain:
         if (to / "numbers.json").is_file():
             return None
         settings = [f"encoder={override_text(str(self.run / 'encoder'))}", f"data={override_text(self.probes)}"]
-        settings += [f"to={override_text(str(to))}", f"frames={PROBE_FRAMES * len(self.probes)}", "device=cpu"]
-        return self.crew.run(f"{self.name}-inspect", ["inspect", *settings, f"target={ENVIRONMENT_STATE}"])
+        settings += [f"to={override_text(str(to))}", f"target={ENVIRONMENT_STATE}", "device=cpu"]
+        settings += [f"frames={self.options.probe_frames * len(self.probes)}"]
+        return self.crew.run(f"{self.name}-inspect", ["inspect", *settings])
 
 
 def run_of(folder: Path, name: str) -> Path:
