@@ -238,6 +238,7 @@ def _next_mode(
         (Signal.TRIP, bool(findings.trips) or carry.trip is not None),
         (Signal.READY, ready),
         (Signal.ENABLED, findings.enabled),
+        (Signal.RELEASED, findings.released),
         (Signal.ADMITTED, refused is None),
         (Signal.RESTING, is_resting(chain.motion) and _stands(settings, chain)),
         (Signal.LIVE, inputs.live),

@@ -23,9 +23,9 @@ class Signal(Flag):
     """What is true in a cycle.
 
     ESTOP: the stop is pressed. TRIP: something is wrong that needs a person. READY: all is fresh that the policy's
-    commands rest on. ENABLED: the deadman switch is held. ADMITTED: the first target may be approached from the pose.
-    RESTING: the commands stand still. LIVE: the operator lets the robot move, not only the shadow. RESET: the operator
-    has just acknowledged the fault.
+    commands rest on. ENABLED: the deadman switch is held. RELEASED: it says that it is not; neither is true of a silent
+    one. ADMITTED: the first target may be approached from the pose. RESTING: the commands stand still. LIVE: the
+    operator lets the robot move, not only the shadow. RESET: the operator has just acknowledged the fault.
     """
 
     NONE = 0
@@ -33,6 +33,7 @@ class Signal(Flag):
     TRIP = auto()
     READY = auto()
     ENABLED = auto()
+    RELEASED = auto()
     ADMITTED = auto()
     RESTING = auto()
     LIVE = auto()
@@ -51,7 +52,7 @@ class Rule(NamedTuple):
 
 _NONE = Signal.NONE
 # The first rule that fits is taken; where none fits the mode stays. To begin after a start or a fault the switch must
-# be let go first: one that is stuck or was pressed too early moves nothing.
+# be heard to be let go first: one that is stuck, was pressed too early or begins to speak as pressed moves nothing.
 RULES = (
     Rule(Mode.SHADOW, Signal.ESTOP, _NONE, Mode.FAULT, "emergency stop"),
     Rule(Mode.HOLD, Signal.ESTOP, _NONE, Mode.FAULT, "emergency stop"),
@@ -60,7 +61,7 @@ RULES = (
     Rule(Mode.ACTIVE, _NONE, Signal.LIVE, Mode.HOLD, "operator chose shadow"),
     Rule(Mode.ACTIVE, _NONE, Signal.ENABLED, Mode.HOLD, "switch let go"),
     Rule(Mode.ACTIVE, _NONE, Signal.READY, Mode.HOLD, "not ready"),
-    Rule(Mode.SHADOW, Signal.LIVE, Signal.ENABLED, Mode.HOLD, "operator chose live"),
+    Rule(Mode.SHADOW, Signal.LIVE | Signal.RELEASED, Signal.ENABLED, Mode.HOLD, "operator chose live"),
     Rule(Mode.HOLD, Signal.RESTING, Signal.LIVE, Mode.SHADOW, "operator chose shadow"),
     Rule(
         Mode.HOLD,
@@ -71,7 +72,7 @@ RULES = (
     ),
     Rule(
         Mode.FAULT,
-        Signal.RESET | Signal.RESTING,
+        Signal.RESET | Signal.RESTING | Signal.RELEASED,
         Signal.ESTOP | Signal.TRIP | Signal.ENABLED,
         Mode.HOLD,
         "reset",

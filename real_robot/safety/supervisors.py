@@ -51,11 +51,15 @@ class Observed(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """Why the robot must come to rest (`stale`) and what moreover needs a person (`trips`); `enabled` as it counts."""
+    """Why the robot must come to rest (`stale`) and what moreover needs a person (`trips`).
+
+    `enabled` and `released` are what the switch said that counts: neither is true of one that is silent.
+    """
 
     stale: tuple[str, ...]
     trips: tuple[str, ...]
     enabled: bool
+    released: bool
 
 
 def supervise(observed: Observed, timeouts: Timeouts, now_ns: int) -> Findings:
@@ -69,7 +73,7 @@ def supervise(observed: Observed, timeouts: Timeouts, now_ns: int) -> Findings:
     if observed.stepped_back:
         trips.append("the clock went backwards")
     fresh = not any(_old("enable", observed.enable_ns, timeouts.enable_s, now_ns))
-    return Findings(tuple(stale + beat), tuple(trips), observed.enabled and fresh)
+    return Findings(tuple(stale + beat), tuple(trips), observed.enabled and fresh, fresh and not observed.enabled)
 
 
 def _sensors(observed: Observed, timeouts: Timeouts, now_ns: int) -> Iterable[str]:

@@ -1,5 +1,6 @@
 """`embodied deploy` as a process, and somebody beside the robot who hears all, holds the switch and does harm."""
 
+import itertools
 import json
 import os
 import re
@@ -65,6 +66,23 @@ def start_deploy(policy, domain, log, *settings):
     )  # fmt: skip
 
 
+def until_running(start_it, log, meanwhile=lambda: None):
+    """A deployment whose self-test has passed; where the machine stood still meanwhile it gets two more tries."""
+    for _ in range(3):
+        process = start_it()
+        end = time.monotonic() + PATIENCE_S
+        while process.poll() is None and time.monotonic() < end:
+            if re.search(r"(?m)^running", log.read_text()):
+                return process
+            meanwhile()
+            time.sleep(0.5)
+        process.kill()
+        process.wait()
+        if "the self-test failed" not in log.read_text():
+            break
+    raise AssertionError(f"deploy does not run:\n{log.read_text()[-3000:]}")
+
+
 def child_of(process, role):
     """The pid of a deployment's process."""
     for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
@@ -99,7 +117,7 @@ class Bystander:
         self.robot = load_robot(robot)
         self.transport = open_transport("dds", domain=domain)
         self.enabled, self.modes, self.commands, self.stale, self.deploy = None, [], [], [], None
-        self.episodes = EpisodeClient(self.transport)
+        self.episodes, self._seeds = EpisodeClient(self.transport), itertools.count()
         self._publishers = {
             topic.name: (self.transport.advertise(topic.name, topic.type, COMMAND), message_type(topic.type))
             for topic in (self.robot.enable, self.robot.estop, self.robot.reset, FAULTS)
@@ -122,6 +140,10 @@ class Bystander:
         """One message."""
         publisher, kind = self._publishers[topic.name]
         publisher.publish(encode(kind(**content)))
+
+    def new_scene(self):
+        """Another episode of the simulated robot, which looks different."""
+        self.episodes.ask(next(self._seeds))
 
     def harm(self, **faults):
         """Faults of the simulated robot's sensors from now on."""

@@ -89,5 +89,5 @@ def test_stopping_the_command_process_ends_it_at_rest(running):
     folder, processes = running
     (folder / "stop").touch()
     assert processes["commands"].wait(START_S) == 0
-    _, way, _ = commands(folder)
-    assert (way[-1] == way[-2]).all() or np.abs(way[-1] - way[-2]).max() < 1e-5
+    last = commands(folder)[2][-1]  # after a gap a single one may say where the robot stopped by itself
+    assert len(last) == 1 or np.abs(last[-1] - last[-2]).max() < 1e-5

@@ -8,7 +8,7 @@ import re
 import time
 
 import pytest
-from deployments import Bystander, busy_robot, child_of, fill_disk, kill, start_deploy, start_simulator
+from deployments import Bystander, busy_robot, child_of, fill_disk, kill, start_deploy, start_simulator, until_running
 from robot_policies import save_policy
 
 from embodied.real_robot.control.cycle import rest_bound_s
@@ -35,9 +35,10 @@ def site(request, tmp_path, policy):
     try:
         settings = [f"robot={robot}", "live=true", "simulate=false", "operate=false", *settings]
         settings = [setting.format(folder=tmp_path) for setting in settings]
-        processes.append(start_deploy(policy, domain, log, *settings))
-        bystander.deploy = processes[1]
-        yield bystander, processes[1], log
+        new_scene = bystander.new_scene if "frozen_s" in changes else lambda: None
+        bystander.deploy = until_running(lambda: start_deploy(policy, domain, log, *settings), log, new_scene)
+        processes.append(bystander.deploy)
+        yield bystander, bystander.deploy, log
     finally:
         for process in processes[::-1]:
             process.terminate()
@@ -115,9 +116,13 @@ def test_a_policy_that_is_started_again_goes_on_and_without_the_command_process_
     bystander.until_mode("fault", 30)
     bystander.until(lambda: "starting it again" in log.read_text(), 30)
     bystander.enabled = False
-    while bystander.mode == "fault":
+
+    def reset():
         bystander.say(bystander.robot.reset)
         bystander.wait(0.2)
+        return bystander.mode != "fault"
+
+    bystander.until(reset)
     bystander.engage()
 
     kill(child_of(deploy, "commands"))
@@ -133,12 +138,15 @@ def test_a_policy_that_is_started_again_goes_on_and_without_the_command_process_
 def test_a_camera_that_hangs_holds_the_robot(site):
     """The scene stands still until the robot moves; new episodes, which look different, keep the camera alive."""
     bystander, _, _ = site
-    bystander.enabled, seed = False, 0
-    while bystander.mode != "active":
-        bystander.episodes.ask(seed)
-        seed += 1
+    bystander.enabled = False
+
+    def engaged():
+        bystander.new_scene()
         bystander.enabled = bystander.mode in ("hold", "active")
         bystander.wait(0.5)
+        return bystander.mode == "active"
+
+    bystander.until(engaged)
     bystander.wait(4.0)
     assert bystander.mode == "active"
     bystander.harm(frozen_camera=True)

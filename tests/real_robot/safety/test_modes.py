@@ -14,7 +14,7 @@ EVERY = [(mode, signals) for mode in MODES for signals in ALL]
 
 
 def test_there_are_as_many_cases_as_there_should_be():
-    assert len(EVERY) == 4 * 2**8
+    assert len(EVERY) == 4 * 2**9
 
 
 def test_a_pressed_stop_always_ends_in_fault():
@@ -24,7 +24,8 @@ def test_a_pressed_stop_always_ends_in_fault():
 def test_only_a_reset_leaves_a_fault_and_only_with_the_switch_let_go_and_nothing_wrong():
     for signals in ALL:
         after, _ = next_mode(Mode.FAULT, signals)
-        may = Signal.RESET | Signal.RESTING in signals and not signals & (Signal.ESTOP | Signal.TRIP | Signal.ENABLED)
+        wanted, unwanted = Signal.RESET | Signal.RESTING | Signal.RELEASED, Signal.ESTOP | Signal.TRIP | Signal.ENABLED
+        may = wanted in signals and not signals & unwanted
         assert after is (Mode.HOLD if may else Mode.FAULT)
 
 
@@ -61,9 +62,9 @@ def test_without_leave_to_move_shadow_is_never_left_but_for_the_stop():
             assert next_mode(Mode.SHADOW, signals)[0] is Mode.SHADOW
 
 
-def test_a_switch_that_is_held_from_the_start_moves_nothing():
+def test_a_switch_that_is_held_or_silent_from_the_start_moves_nothing():
     for signals in ALL:
-        if Signal.ENABLED in signals:
+        if Signal.ENABLED in signals or Signal.RELEASED not in signals:
             assert next_mode(Mode.SHADOW, signals)[0] in (Mode.SHADOW, Mode.FAULT)
 
 

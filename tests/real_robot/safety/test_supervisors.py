@@ -24,7 +24,7 @@ def observed(**changes):
 
 def test_all_fresh():
     findings = supervise(observed(), timeouts(), NOW)
-    assert findings == ((), (), True)
+    assert findings == ((), (), True, False)
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,12 @@ def test_late_commands_and_a_clock_that_steps_back_trip():
     assert supervise(observed(stepped_back=True), timeouts(), NOW).trips == ("the clock went backwards",)
 
 
-def test_a_switch_that_falls_silent_counts_as_let_go():
-    assert not supervise(observed(enable_ns=NOW - S), timeouts(), NOW).enabled
-    assert not supervise(observed(enabled=False), timeouts(), NOW).enabled
+@pytest.mark.parametrize("said", [True, False])
+def test_a_switch_that_falls_silent_is_neither_held_nor_heard_to_be_let_go(said):
+    findings = supervise(observed(enabled=said, enable_ns=NOW - S), timeouts(), NOW)
+    assert not findings.enabled and not findings.released
+    findings = supervise(observed(enabled=said), timeouts(), NOW)
+    assert (findings.enabled, findings.released) == (said, not said)
 
 
 def test_stamps_are_not_looked_at_where_no_limit_is_given():

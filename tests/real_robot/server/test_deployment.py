@@ -6,7 +6,7 @@ The bound is the stated one of a policy that is silent, plus `BUSY_S` for a mach
 import socket
 
 import pytest
-from deployments import Bystander, busy_robot, kill, start, start_simulator
+from deployments import Bystander, busy_robot, kill, start, start_simulator, until_running
 from policy_servers import make_certificate, write_token
 from robot_policies import save_policy
 
@@ -45,11 +45,11 @@ def site(tmp_path):
     try:
         server = serve()
         processes.append(start_simulator(DOMAIN, log))
-        bystander.deploy = start(
+        deploy = (
             "-m", "embodied", "deploy", f"robot={robot}", f"domain={DOMAIN}", "live=true", "simulate=false",
             "operate=false", f"server={address}", f"token_file={token}", f"ca={pair[0]}", "server_patience_s=90",
-            log=log,
         )  # fmt: skip
+        bystander.deploy = until_running(lambda: start(*deploy, log=log), log)
         processes.append(bystander.deploy)
         yield bystander, server, serve, log, server_log
     finally:
