@@ -24,11 +24,11 @@ from embodied.real_robot.deployment.operator import Operator
 from embodied.real_robot.description.description import RobotDescription
 from embodied.real_robot.recording.episodes import open_recording
 from embodied.real_robot.recording.replaying import Replayed, replay
+from embodied.real_robot.safety.modes import Mode
 from embodied.real_robot.simulator.episodes import EpisodeClient, EpisodeStatus, is_simulated
 from embodied.real_robot.stopping import stopping_on_signals
 from embodied.real_robot.transports.transport import Transport
 
-_LET_GO_NS = 500_000_000  # how long the switch of a simulated robot is let go first, as an operator does
 _SAY_NS = 50_000_000
 
 
@@ -83,7 +83,7 @@ def drive(
             recorded.actions,
             live=live,
             stop=stopped,
-            each_cycle=simulated.hold if simulated is not None else lambda now_ns: None,
+            each_cycle=simulated.hold if simulated is not None else lambda now_ns, mode: None,
         )
         return replayed, simulated.status() if simulated is not None else None
 
@@ -95,12 +95,12 @@ class SimulatedOperator:
         self._client, self._operator = EpisodeClient(transport), Operator(robot, transport)
         if seed is not None:
             self._client.reset(seed)
-        self._begun_ns, self._said_ns = transport.clock.now(), 0
+        self._said_ns = 0
 
-    def hold(self, now_ns: int) -> None:
-        """In each cycle: say how the switch is, often enough."""
+    def hold(self, now_ns: int, mode: Mode) -> None:
+        """In each cycle: say how the switch is, often enough. It is held once it was seen to be let go."""
         if now_ns - self._said_ns >= _SAY_NS:
-            self._operator.enabled, self._said_ns = now_ns - self._begun_ns > _LET_GO_NS, now_ns
+            self._operator.enabled, self._said_ns = mode in (Mode.HOLD, Mode.ACTIVE), now_ns
             self._operator.tick()
 
     def status(self) -> EpisodeStatus | None:

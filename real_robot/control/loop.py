@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -51,9 +52,10 @@ def run_command_loop(
     pacer: Pacer | None = None,
     after_cycle: Callable[[Carry, Output], None] | None = None,
 ) -> LoopReport:
-    """Run until `stop()` is true; then bring the robot to rest, which takes `robot.stopping_s` at most, and return.
+    """Run until `stop()` is true; then bring the robot to rest and return.
 
-    Nothing is closed: transport and mailbox are the caller's.
+    That takes as many cycles as there are in `robot.stopping_s` at most, however late they come. Nothing is closed:
+    transport and mailbox are the caller's.
 
     Args:
         transport: used by no other thread while this runs.
@@ -72,17 +74,18 @@ def run_command_loop(
     period_ns = round(_NS / robot.command_hz)
     with real_time(wanted or RealTime()) as refused:
         deadline = pacer.wait(transport.clock.now())
-        ends = 0
+        left: int | None = None  # cycles, since a clock runs on while this process is held up
         while True:
             now = pacer.wait(deadline)
-            if not ends and stop():
-                ends = now + round(robot.stopping_s * _NS) + period_ns
+            if left is None and stop():
+                left = math.ceil(robot.stopping_s * robot.command_hz) + 1
             allowed = live() if callable(live) else live
-            output = loop.step(now, deadline, live=allowed and not ends)
+            output = loop.step(now, deadline, live=allowed and left is None)
             if after_cycle is not None:
                 after_cycle(loop.carry, output)
-            if ends and (now >= ends or loop.at_rest()):
+            if left is not None and (left == 0 or loop.at_rest()):
                 break
+            left = None if left is None else left - 1
             deadline = next_deadline(deadline, transport.clock.now(), period_ns)
     return loop.report(refused)
 

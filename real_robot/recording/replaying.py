@@ -97,7 +97,7 @@ def replay(
     *,
     live: bool = False,
     stop: Callable[[], bool] = lambda: False,
-    each_cycle: Callable[[int], None] = lambda now_ns: None,
+    each_cycle: Callable[[int, Mode], None] = lambda now_ns, mode: None,
     pacer: Pacer | None = None,
 ) -> Replayed:
     """Play actions [T, N] through the safety chain, never past it.
@@ -105,7 +105,7 @@ def replay(
     Args:
         live: the robot moves, once the operator's switch is held; else the commands go below /shadow only.
         stop: ends it earlier.
-        each_cycle: told the time, for whoever holds a switch in the same program; it must be quick.
+        each_cycle: told the time and the mode, for whoever holds a switch in the same program; it must be quick.
         pacer: see `run_command_loop`.
 
     Raises:
@@ -126,7 +126,7 @@ def replay(
             last = carry
         stale = carry.mode is Mode.SHADOW and bool(output.findings.stale)  # then the shadow stands too
         player.tick(carry.last_ns, Mode.HOLD if stale else carry.mode)
-        each_cycle(carry.last_ns)
+        each_cycle(carry.last_ns, carry.mode)
 
     report = run_command_loop(robot, transport, mailbox, stop=stopped, live=live, pacer=pacer, after_cycle=after_cycle)
     clamps = dict(zip(STAGES, last.clamps.sum(1).tolist(), strict=True))

@@ -48,7 +48,7 @@ class RealTimeWorld:
 
     def __init__(self, transport):
         self.transport, self.pose, self.pacer = transport, np.zeros(2), SystemPacer(spin_ns=0)
-        self.released = False
+        self.released, self.gaps = False, 0
         made = robot()
         self.names = made.axis_names
         self.joints = transport.advertise(made.joint_states.name, made.joint_states.type, SENSOR)
@@ -66,7 +66,8 @@ class RealTimeWorld:
 def run_commands(folder):
     """The command process: each command goes to `commands`, until `stop` is there.
 
-    A row is a time, two positions and how many gaps there were, in each of which the robot had stopped by itself.
+    A row is a time, two positions and how many gaps there were, in each of which the robot had stopped by itself. How
+    many there were in the end is in `gaps`.
     """
     transport = MemoryTransport()
     transport.clock = ManualClock(start_ns=time.monotonic_ns())
@@ -74,7 +75,7 @@ def run_commands(folder):
     with open(folder / "commands", "wb", buffering=0) as commands:
 
         def note(carry, output):
-            world.released = carry.mode is not Mode.SHADOW
+            world.released, world.gaps = carry.mode is not Mode.SHADOW, carry.gaps
             if output.motion is not None and not output.shadow:
                 world.pose = output.motion.position.copy()
                 commands.write(np.array([time.monotonic_ns(), *world.pose, carry.gaps], np.float64).tobytes())
@@ -84,6 +85,7 @@ def run_commands(folder):
             board=StatusBoard.create(folder / "board"), wanted=RealTime(priority=1, lock_memory=True),
             stop=(folder / "stop").exists, after_cycle=note,
         )  # fmt: skip
+    (folder / "gaps").write_text(str(world.gaps))
 
 
 if __name__ == "__main__":

@@ -230,6 +230,21 @@ def test_stopping_the_loop_brings_the_robot_to_rest_first(tmp_path):
     deployment.assert_within_limits()
 
 
+def test_a_process_that_runs_at_half_its_speed_still_ends_with_the_robot_at_rest(tmp_path):
+    deployment = Deployment(toy_robot(timeouts={"deadline_s": 30}), tmp_path)
+    deployment.policy = lambda t: 3 * swing(t)
+    engage = enable_after(deployment, 0.2)
+
+    def world(t):
+        engage(t)
+        deployment.stall_s = 0.014 if t >= 1.7 else 0.0  # every second cycle is left out
+
+    deployment.run(1.7, world)
+    times, way = deployment.positions()
+    assert np.abs(np.diff(way[times < 1.7], axis=0)[-1]).max() > 0.007
+    assert times[-1] > 1.7 + deployment.robot.stopping_s and (way[-1] == way[-2]).all()
+
+
 def test_trajectories_say_how_to_come_to_rest(tmp_path):
     command = {"type": TRAJECTORY, "topic": "/arm/joint_trajectory"}
     deployment = moving(toy_robot(command=command, timeouts={"tracking_s": 100}), tmp_path)

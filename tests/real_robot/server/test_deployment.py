@@ -63,8 +63,7 @@ def test_without_its_server_the_robot_comes_to_rest_and_goes_on_when_it_is_back(
     bystander, server, serve, log, server_log = site
     robot = bystander.robot
     bystander.engage()
-    bystander.wait(1.0)
-    assert bystander.moved(0) > 0.001
+    bystander.until(lambda: bystander.moved(0) > 0.001, 30)
 
     killed = kill(server.pid)
     taken, reason = bystander.until_mode("fault", robot.timeouts.heartbeat_s + BUSY_S)
