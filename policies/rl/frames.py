@@ -48,6 +48,10 @@ def stacked(frames: Tensor, image_size: int | None = None) -> Tensor:
     channels = moments.permute(0, 1, 4, 2, 3).flatten(1, 2)  # (N, 3 T, H, W)
     if image_size is None or channels.shape[-2:] == (image_size, image_size):
         return channels.clone(memory_format=torch.contiguous_format)
+    return resized(channels, image_size).round().clamp(0, 255).to(torch.uint8)
+
+
+def resized(channels: Tensor, image_size: int) -> Tensor:
+    """[N, C, H, W] to float [N, C, S, S], by areas' weighted means."""
     size = (image_size, image_size)
-    small = F.interpolate(channels.float(), size=size, mode="bilinear", antialias=True, align_corners=False)
-    return small.round().clamp(0, 255).to(torch.uint8)
+    return F.interpolate(channels.float(), size=size, mode="bilinear", antialias=True, align_corners=False)

@@ -49,7 +49,7 @@ class RLPolicy(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.feature = feature
+        self.feature, self.feature_dim = feature, feature_dim
         self.proprioception_dim, self.action_dim = proprioception_dim, len(action_low)
         (self.input_key,) = input_keys(encoder, [camera])
         module = agent_module(method)
@@ -64,6 +64,15 @@ class RLPolicy(nn.Module):
             network = agent.frames_network()
         actions = Box(np.asarray(action_low, np.float32), np.asarray(action_high, np.float32))
         self.agent = module.POLICY_CLASS(space, actions, lambda _: 0.0, **network)
+        self.action_low: Tensor
+        self.register_buffer("action_low", torch.from_numpy(actions.low), persistent=False)
+        self.action_high: Tensor
+        self.register_buffer("action_high", torch.from_numpy(actions.high), persistent=False)
+
+    @property
+    def history(self) -> int:
+        """T, moments of a stack of frames; 1 for an agent on features, which are of the present."""
+        return 1 if self.frames_shape is None else self.frames_shape[0] // 3
 
     def initial(self, batch_size: int) -> dict[str, Tensor]:
         """An agent remembers nothing."""
@@ -72,14 +81,9 @@ class RLPolicy(nn.Module):
     @torch.inference_mode()
     def act(self, carry: dict[str, Tensor], observation: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """One action per episode, as a chunk [B, 1, A] inside the bounds."""
-        action = self.agent._predict(self._seen(observation), deterministic=True)
-        space = self.agent.action_space
-        low, high = (torch.as_tensor(bound, device=action.device) for bound in (space.low, space.high))
-        if self.agent.squash_output:
-            action = low + 0.5 * (action + 1) * (high - low)
-        return carry, action.clamp(low, high)[:, None]  # PPO's Gaussian knows no bounds
+        return carry, self.decide(self.see(observation))
 
-    def _seen(self, observation: Mapping[str, Tensor]) -> Any:
+    def see(self, observation: Mapping[str, Tensor]) -> Any:
         """What the agent was trained on: features [B, V + P], or what `seen_frames` gives."""
         if self.frames_shape is not None:
             return seen_frames(
@@ -91,6 +95,13 @@ class RLPolicy(nn.Module):
         tokens, out = self.encoder(self.encoder.preprocess(observation[self.input_key]))  # type: ignore[operator]
         features = (tokens if self.feature == "tokens" else out[self.feature]).flatten(1).float()
         return torch.cat([features, observation[STATE]], dim=1) if self.proprioception_dim else features
+
+    def decide(self, seen: Any) -> Tensor:
+        """The mean action for what `see` gives, as a chunk [B, 1, A] inside the bounds."""
+        action = self.agent._predict(seen, deterministic=True)
+        if self.agent.squash_output:
+            action = self.action_low + 0.5 * (action + 1) * (self.action_high - self.action_low)
+        return action.clamp(self.action_low, self.action_high)[:, None]  # PPO's Gaussian knows no bounds
 
     def trained_tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds: everything but the frozen encoder."""

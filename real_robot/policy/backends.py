@@ -13,7 +13,7 @@ from torch import Tensor
 
 from embodied.core.errors import UserError
 from embodied.policies.bc import BCPolicy
-from embodied.policies.export import FeaturesToChunk, example_inputs, input_names
+from embodied.policies.bc_graphs import FeaturesToChunk, example_inputs, input_names
 from embodied.real_robot.policy.acceleration import Acceleration, accelerate
 from embodied.real_robot.policy.needs import Needs
 from embodied.real_robot.policy.onnx_parts import onnx_part

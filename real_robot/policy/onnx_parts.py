@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from embodied.core.errors import MissingExtraError
 from embodied.policies.bc import BCPolicy
-from embodied.policies.export import exportable
+from embodied.policies.bc_graphs import exportable
 
 
 def onnx_part(

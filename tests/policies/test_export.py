@@ -10,9 +10,10 @@ from embodied.core.errors import MissingExtraError, UserError
 from embodied.encoders.artifact import freeze
 from embodied.encoders.load import load_encoder
 from embodied.encoders.vit import ViTEncoder
-from embodied.policies import export
+from embodied.policies import graph_formats
 from embodied.policies.bc import BCPolicy
-from embodied.policies.export import example_inputs, export_policy, input_names
+from embodied.policies.bc_graphs import example_inputs, input_names
+from embodied.policies.export import export_policy
 
 FEW_STEPS = {"flow": {"sample_steps": 2}, "diffusion": {"sampler": "ddim", "sample_steps": 2}}
 SLOW = [pytest.param(head, marks=pytest.mark.slow) for head in ("conv", "rnn_gmm", "act", "bins", "flow", "diffusion")]
@@ -105,6 +106,12 @@ def test_the_instruction_is_an_input_beside_noise_and_without_proprioception(tmp
     check_torch_graph(policy, tmp_path / "out")
 
 
+def test_a_graph_may_have_one_input_alone(tmp_path):
+    policy = make_policy("mlp", proprioception_dim=0)
+    assert input_names(policy, "frames") == ["frames"]
+    check_torch_graph(policy, tmp_path / "out")
+
+
 def test_a_feature_graph_holds_no_encoder(tmp_path):
     export_policy(make_policy("mlp"), tmp_path, format="torch", frame_shape=None)
     assert [path.name for path in tmp_path.iterdir()] == ["from_features.pt2"]
@@ -114,13 +121,13 @@ def test_a_feature_graph_holds_no_encoder(tmp_path):
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_graph_that_differs_is_refused_and_not_written(rows, tmp_path, monkeypatch):
-    honest = export._torch_graph
+    honest = graph_formats.GRAPHS["torch"]
 
     def wrong(*arguments):
         written, run = honest(*arguments)
         return written, lambda inputs: run(inputs) + 1e-2 * (len(inputs[0]) == rows)
 
-    monkeypatch.setitem(export._GRAPHS, "torch", wrong)
+    monkeypatch.setitem(graph_formats.GRAPHS, "torch", wrong)
     with pytest.raises(UserError, match="differs from the policy by"):
         export_policy(make_policy("mlp"), tmp_path / "out", format="torch", frame_shape=None)
     assert not (tmp_path / "out").exists()
