@@ -9,7 +9,15 @@ from embodied.bench.inspection.features import flat_patches, read_features, read
 from embodied.bench.inspection.health import complaints, health, patch_cosine, rank_me
 from embodied.bench.inspection.measure import MEAN, PIXELS, probe_table, why_no_probe
 from embodied.bench.inspection.pictures import heat, principal_colours, thumbnail
-from embodied.bench.inspection.probes import episode_folds, knn_probe, linear_probe, mean_probe, moving_values
+from embodied.bench.inspection.probes import (
+    PENALTIES,
+    episode_folds,
+    knn_probe,
+    linear_probe,
+    mean_probe,
+    moving_values,
+    ridge,
+)
 from embodied.bench.inspection.samples import Part, spaced
 from embodied.encoders.scratch import ConvEncoder
 from embodied.encoders.vit import ViTEncoder
@@ -36,6 +44,18 @@ def test_a_linear_probe_reads_what_is_linear_and_nothing_else():
     assert good.low <= good.r2 <= good.high <= 1
     noise = linear_probe(RANDOM.normal(size=(80, 20)), target, EPISODES)
     assert noise.r2 < 0.1
+
+
+@pytest.mark.parametrize("length", [5, 80], ids=["short", "longer than there are frames"])
+def test_ridge_solves_the_normal_equations(length):
+    generator = np.random.default_rng(0)
+    known, test = (generator.normal(3, 2, (count, length)) for count in (40, 7))
+    targets = generator.normal(1, 1, (40, 2))
+    centred, wanted = known - known.mean(axis=0), targets - targets.mean(axis=0)
+    for penalty, guess in zip(PENALTIES, ridge(known, targets, test), strict=True):
+        alpha = penalty * (centred**2).sum()
+        weights = np.linalg.solve(centred.T @ centred + alpha * np.eye(length), centred.T @ wanted)
+        assert np.allclose(guess, (test - known.mean(axis=0)) @ weights + targets.mean(axis=0), atol=1e-5)
 
 
 def test_scale_and_shift_of_the_features_do_not_matter():

@@ -102,13 +102,17 @@ def episode_folds(episodes: Int[np.ndarray, " F"]) -> Iterator[tuple[np.ndarray,
 
 
 def ridge(known: np.ndarray, targets: np.ndarray, test: np.ndarray) -> list[np.ndarray]:
-    """One prediction per penalty, by the dual: features may be longer than there are frames."""
+    """One prediction per penalty. Where features are longer than there are frames by the dual, which is quicker then."""
     centre, middle = known.mean(axis=0), targets.mean(axis=0)
-    known, test = known.astype(np.float64) - centre, test.astype(np.float64) - centre
+    known, test, targets = known.astype(np.float64) - centre, test.astype(np.float64) - centre, targets - middle
     scale = float((known**2).sum(axis=1).mean()) or 1.0
-    values, vectors = np.linalg.eigh(known @ known.T / scale)
-    turned, across = vectors.T @ (targets - middle), test @ known.T / scale @ vectors
-    frames = len(known)
+    frames, length = known.shape
+    if length > frames:
+        test, known = test @ known.T / scale, known @ known.T / scale
+    else:
+        targets, known = known.T @ targets / scale, known.T @ known / scale
+    values, vectors = np.linalg.eigh(known)
+    turned, across = vectors.T @ targets, test @ vectors
     return [middle + across @ (turned / (np.maximum(values, 0.0) + penalty * frames)[:, None]) for penalty in PENALTIES]
 
 
