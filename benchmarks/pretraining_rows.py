@@ -25,7 +25,7 @@ from embodied.core.run_folder import read_metrics
 BENCH_TASKS = ("hammer-v3", "assembly-v3")
 SCENES = ("static", "varied")
 RANDOM = "random init"  # untrained weights of the architecture of all others
-POOLED = "pooled"  # what the controllers see
+POOLED, GRID = "pooled", "tokens 4x4"  # the first is what the controllers see
 NOTHING = "-"
 PAIRED = ("pairing", "gap")  # of objectives that see two frames
 LABELS = {"pixels": "raw pixels 16x16", "random": "random (architecture of the default encoder)"}
@@ -172,28 +172,31 @@ def baseline_lines(folder: Path, measured: Sequence[Line], results: Sequence[Cel
         if name == "pixels" and measured:
             numbers = json.loads((folder / "inspect" / measured[0].name / "numbers.json").read_text(encoding="utf-8"))
             line.probes = [
-                {**record, "features": POOLED} for record in probe_records(numbers) if record["features"] == PIXELS
+                {**record, "features": features}
+                for features in (POOLED, GRID)
+                for record in probe_records(numbers)
+                if record["features"] == PIXELS
             ]
         lines.append(line)
     return lines
 
 
 def main_table(lines: Sequence[Line]) -> str:
-    """Markdown: R^2 of pooled features as means over tasks, success with intervals; who failed says why."""
+    """Markdown: R^2 of linear probes as means over tasks, success with intervals; who failed says why."""
     columns = [f"{task} {scene}" for scene in SCENES for task in BENCH_TASKS]
-    probes = [f"{kind} R², {scene}" for kind in ("linear", "kNN") for scene in SCENES]
+    probes = [f"R² {features}, {scene}" for features in (POOLED, GRID) for scene in SCENES]
     rows = []
     for line in lines:
         seconds = NOTHING if line.seconds is None else f"{line.seconds:.0f}"
         cells = [f"failed: {line.reason}".replace("|", "/") if line.reason else seconds]
-        cells += [mean_r2(line, kind, scene) for kind in ("linear", "knn") for scene in SCENES]
+        cells += [mean_r2(line, features, scene) for features in (POOLED, GRID) for scene in SCENES]
         rows.append([line.name, *cells, *(success_text(line, column) for column in columns)])
     return markdown(["objective", "seconds", *probes, *columns], rows)
 
 
-def mean_r2(line: Line, kind: str, scene: str) -> str:
-    """Mean over the tasks, of pooled features."""
-    found = [each[kind]["r2"] for each in line.probes if each["scene"] == scene and each["features"] == POOLED]
+def mean_r2(line: Line, features: str, scene: str) -> str:
+    """Mean over the tasks, of the linear probe."""
+    found = [each["linear"]["r2"] for each in line.probes if (each["scene"], each["features"]) == (scene, features)]
     return f"{fmean(found):.3f}" if found else NOTHING
 
 
