@@ -25,6 +25,7 @@ from embodied.policies.heads.ema import EMA
 from embodied.policies.heads.gr1 import own_head
 from embodied.policies.necks.sequence import SequenceNeck, sequence_neck
 from embodied.policies.planning import act_on, initial_plans, looks
+from embodied.policies.relative_actions import relative_actions
 from embodied.policies.tuning import Tune, tuned_copy
 
 __all__ = ["HEADS", "BCPolicy"]
@@ -51,6 +52,7 @@ class BCPolicy(nn.Module):
         instruction_width: values of an instruction beside each moment, by a linear layer.
         actions: see `ActionNormalizer`; None: `minmax` for heads with bounded actions, `zscore` for others.
         action_space: `ActionSpace.record` of the environment.
+        action_frame: arguments of `RelativeActions`, for a head that learns offsets; None: actions as they are.
         action_mask: True = this robot has the dimension, [A]; None: it has all.
         tune, tune_rank, tune_layers: see `tuning.tuned_copy`; with `neck=sequence` of a sequence encoder's transformer.
     """
@@ -81,6 +83,7 @@ class BCPolicy(nn.Module):
         instruction_width: int = 64,
         actions: Kind | None = None,
         action_space: Mapping[str, Any] | None = None,
+        action_frame: Mapping[str, Any] | None = None,
         action_mask: Sequence[bool] | None = None,
         tune: Tune = "frozen",
         tune_rank: int = 8,
@@ -143,6 +146,13 @@ class BCPolicy(nn.Module):
             kind=action_kind(head, actions, bounded=self.controller.action_head.bounded),
             space=None if action_space is None else ActionSpace.of(action_space),
         )
+        self.frame = relative_actions(
+            action_frame,
+            head=head,
+            action_dim=action_dim,
+            proprioception_dim=proprioception_dim,
+            by_moment=self.assembly.recurrent,
+        )
         self.action_mask: Tensor | None
         mask = None if action_mask is None else torch.tensor(action_mask)
         self.register_buffer("action_mask", mask, persistent=False)
@@ -202,7 +212,22 @@ class BCPolicy(nn.Module):
         acting = self.acting
         fused = acting.fuse(features, state, instruction)
         chunk = acting.action_head.sample(fused, action_mask=self.action_mask, noise=noise)
-        return self.normalizer.restore(chunk)
+        return self.restored(chunk, state)
+
+    def learned(self, actions: Tensor, states: Tensor | None) -> Tensor:
+        """Actions [B, H, A] as the head learns them, by the states [B, T, ...] of its window."""
+        if self.frame is not None:
+            assert states is not None
+            actions = self.frame.convert(actions, states)
+        return self.normalizer.normalize(actions)
+
+    def restored(self, chunk: Tensor, states: Tensor | None) -> Tensor:
+        """The inverse of `learned`, by the same states: what a head says in the environment's units."""
+        actions = self.normalizer.restore(chunk)
+        if self.frame is not None:
+            assert states is not None
+            actions = self.frame.restore(actions, states)
+        return actions
 
     def loss(
         self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
@@ -227,7 +252,7 @@ class BCPolicy(nn.Module):
             features = batch[FEATURES]
         return self.controller.action_head.loss(
             self.controller.fuse(features, batch.get(STATE), batch.get(INSTRUCTION)),
-            self.normalizer.normalize(batch[ACTION]),
+            self.learned(batch[ACTION], batch.get(STATE)),
             batch[PAD_MASK],
             action_mask=self.action_mask,
             generator=generator,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from embodied.policies.assembly import Assembly
+from embodied.policies.frame_choice import frame_words
 
 CARD = "README.md"
 
@@ -29,6 +30,9 @@ def policy_card(metadata: Mapping[str, Any], assembly: Assembly, *, command: str
             "`initial(batch, instructions=[...])` takes the texts"
         )
     space = arguments.get("action_space")
+    if frame := arguments.get("action_frame"):
+        names = space["names"] if space else ()
+        lines.append(f"- **Actions:** {frame_words(frame, names)}; the policy gives absolute targets")
     return "\n".join([*lines, *_training(training), *(_actions(space) if space else [])]) + "\n"
 
 

@@ -153,7 +153,7 @@ def _plan(policy: BCPolicy, carry: Carry, features: Tensor | None, states: Tenso
 
 def _remember(policy: BCPolicy, carry: Carry, features: Tensor | None, states: Tensor | None) -> tuple[Carry, Tensor]:
     """One moment of a recurrent head."""
-    assert features is not None
+    assert features is not None and states is not None
     rows = torch.arange(len(features), device=features.device)
     memory = RNNCarry(carry["hidden"], carry["cell"], carry["age"])
     memory, action = _head(policy).step(
@@ -162,7 +162,7 @@ def _remember(policy: BCPolicy, carry: Carry, features: Tensor | None, states: T
         action_mask=policy.action_mask,
         noise=_noise(policy, carry, rows, like=features),
     )
-    return carry | memory._asdict(), policy.normalizer.restore(action)
+    return carry | memory._asdict(), policy.restored(action, states)
 
 
 def _noise_shape(policy: BCPolicy) -> tuple[int, ...] | None:

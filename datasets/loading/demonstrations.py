@@ -89,9 +89,7 @@ class Demonstrations:
             `pad_mask` bool [B, H], True = an action of the episode, False = its last one repeated; with instructions
             `instruction` float32 [B, E].
         """
-        starts, stops = self._starts[indices], self._stops[indices]
-        moments, _ = window_rows(indices, starts, stops, self._moments)
-        ahead, padded = window_rows(indices, starts, stops, self._ahead)
+        moments, ahead, padded = self._rows(indices)
         windows = [torch.from_numpy(inputs[moments]) for inputs in self._inputs]  # K times (B, T, ...)
         if self._name == FEATURES:
             windows = [window.float() for window in windows]
@@ -100,10 +98,25 @@ class Demonstrations:
             told[INSTRUCTION] = self._instructions[torch.from_numpy(self._episodes[indices])]
         return {
             self._name: windows[0] if len(windows) == 1 else torch.cat(windows, dim=-1),
+            **self._targets(moments, ahead, padded),
+            **told,
+        }
+
+    def targets(self, indices: np.ndarray) -> dict[str, Tensor]:
+        """Of `batch` what takes no inputs to be read: states, actions, and which of these are real."""
+        return self._targets(*self._rows(indices))
+
+    def _rows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows of the moments [B, T] and of the actions [B, H] of samples, and which of these are padding [B, H]."""
+        starts, stops = self._starts[indices], self._stops[indices]
+        moments, _ = window_rows(indices, starts, stops, self._moments)
+        return moments, *window_rows(indices, starts, stops, self._ahead)
+
+    def _targets(self, moments: np.ndarray, ahead: np.ndarray, padded: np.ndarray) -> dict[str, Tensor]:
+        return {
             STATE: self._state[torch.from_numpy(moments)],
             ACTION: self._action[torch.from_numpy(ahead)],
             PAD_MASK: torch.from_numpy(~padded),
-            **told,
         }
 
     @property

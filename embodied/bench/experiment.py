@@ -269,6 +269,8 @@ def check_policy(experiment: Experiment) -> None:
     shape = output_shape(frame_encoder(encoder), inputs, experiment.assembly.feature)
     space = experiment.action_space
     known = encoder.sequence.sizes.get(STATE, 1) if isinstance(encoder, SensorimotorEncoder) else 1
+    if "action_frame" in experiment.policy:  # of recordings, which are there
+        known = experiment.episode_store.keys[STATE].shape[0]
     arguments = experiment.arguments(
         feature_shape=(*shape[:-1], shape[-1] * len(input_keys(encoder, experiment.cameras))),
         proprioception_dim=known,

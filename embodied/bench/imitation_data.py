@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from embodied.bench.square_frames import SquareFrames
 from embodied.core.errors import UserError, unknown_name
-from embodied.core.protocols import ACTION, FEATURES, INPUTS, STATE, Reporter, TextEncoder
+from embodied.core.protocols import ACTION, FEATURES, INPUTS, PAD_MASK, STATE, Reporter, TextEncoder
 from embodied.datasets.loading.demonstrations import Demonstrations
 from embodied.datasets.loading.episode_rows import row_ranges, store_ranges
 from embodied.datasets.loading.feature_cache import encode_store
@@ -29,6 +29,7 @@ from embodied.policies.augmented_views import MovedFrames, Views
 from embodied.policies.bc import BCPolicy
 
 SCALE_SAMPLES = 512  # windows that the scale of the features is measured on
+STATISTICS_VALUES = 1 << 25  # of converted chunks at most: bounds memory
 ENCODED_AT_ONCE = 64  # frames, where an encoder that learns is measured
 
 
@@ -230,13 +231,27 @@ def episode_instructions(store: EpisodeStore, text_encoder: TextEncoder, episode
     return Instructions(text_encoder)(tasks)
 
 
+def learned_actions(policy: BCPolicy, samples: Demonstrations) -> Tensor:
+    """What the scale of actions is measured on, float32 [S, A]: actions as the head learns them, but for their scale.
+
+    These are the actions of all frames or, where they are learned in relation to a window's state, the real steps of
+    all windows' chunks, so that a step counts in every window that it stands in, as pi0's code and LeRobot have it. Of
+    very many windows evenly spaced ones are taken.
+    """
+    if policy.frame is None:
+        return samples.actions
+    count = min(len(samples), max(1, STATISTICS_VALUES // (policy.assembly.chunk * policy.action_dim)))
+    chosen = samples.targets(np.linspace(0, len(samples) - 1, count).astype(np.int64))
+    return policy.frame.convert(chosen[ACTION], chosen[STATE])[chosen[PAD_MASK]]
+
+
 def measure(policy: nn.Module, samples: Demonstrations, *, device: torch.device) -> None:
     """Give a fresh policy the statistics of actions, proprioception and features.
 
     An encoder that learns from scratch has no features to measure yet; one that is tuned is measured as it starts.
     """
     cloned = cast(BCPolicy, policy)
-    cloned.normalizer.fit(samples.actions)
+    cloned.normalizer.fit(learned_actions(cloned, samples))
     cloned.controller.fit_state(samples.states)
     count = min(len(samples), SCALE_SAMPLES)
     batch = samples.batch(np.linspace(0, len(samples) - 1, count).astype(np.int64))

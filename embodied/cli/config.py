@@ -27,6 +27,7 @@ LATER = (
     "curate_loss",
     "data",
     "holdout",
+    "policy.action_frame",
 )  # settings that did not exist at first: at null a run is the one it was
 
 
@@ -165,11 +166,12 @@ def identity(config: DictConfig) -> dict[str, Any]:
     """The settings that decide the result of a run."""
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict), type(container)
-    return {
-        str(key): value
-        for key, value in container.items()
-        if key not in NOT_PART_OF_THE_RUN and not (key in LATER and value is None)
-    }
+    for name in LATER:
+        group, _, last = name.rpartition(".")
+        settings = container.get(group) if group else container
+        if isinstance(settings, dict) and settings.get(last) is None:
+            settings.pop(last, None)
+    return {str(key): value for key, value in container.items() if key not in NOT_PART_OF_THE_RUN}
 
 
 def positive(config: DictConfig, *names: str) -> None:

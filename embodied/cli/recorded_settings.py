@@ -16,9 +16,12 @@ from embodied.bench.reinforcement import AGENTS
 from embodied.cli.config import positive
 from embodied.cli.planning_settings import PLANNER
 from embodied.cli.recorded_fits import check_fits_environment, recorded_cameras, spec_names
+from embodied.cli.recorded_frames import recorded_frame
 from embodied.cli.settings import (
     action_space_of,
     check_cloning,
+    check_no_frame,
+    chosen_frame,
     cloning_arguments,
     env_options,
     reported_options,
@@ -34,6 +37,7 @@ from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.encoders.modality import VECTORS
 from embodied.envs.registry import NO_SIMULATOR
 from embodied.policies.action_space import ActionSpace
+from embodied.policies.frame_choice import frame_words
 
 HOLDOUT = 0.1
 MARGIN = 0.1  # of its range in the demonstrations, by which an action may leave it: they seldom reach an axis's end
@@ -123,16 +127,22 @@ def make_recorded(config: DictConfig) -> Experiment:
     used = list(range(int(config.demos)))
     action = finite(store, used)
     env: dict[str, Any]
+    frame = None
     if config.env.suite == NO_SIMULATOR:
         trained, held_out = split(used, config)
         env = recorded_env(store, config)
         learned = action[np.isin(np.repeat(used, store.lengths[: len(used)]), trained)]
         space, shift = demonstrated_space(store, learned), {}
+        frame = recorded_frame(chosen_frame(config), store, used, action, gripper=space.gripper)
     else:
         trained, held_out = used, []
         env = env_options(config)
+        check_no_frame(config, env)
         check_fits_environment(store, action, env, looks=encoder not in VECTORS)
         space, shift = action_space_of(env), reported_options(config, env)
+    arguments = cloning_arguments(config)
+    if frame is not None:
+        arguments["policy"] = {**arguments["policy"], "action_frame": frame}
     experiment = Experiment(
         store=Path(config.data).expanduser(),
         env=env,
@@ -140,7 +150,7 @@ def make_recorded(config: DictConfig) -> Experiment:
         demos=len(trained),
         shift=shift,
         recorded=Recorded(location=str(store.path), trained=tuple(trained), held_out=tuple(held_out)),
-        **cloning_arguments(config),
+        **arguments,
     )
     if experiment.followed is not None:
         check_instructions(store, used)
@@ -252,6 +262,8 @@ def notes(experiment: Experiment) -> list[str]:
     if experiment.open_loop:
         held = ", ".join(map(str, experiment.recorded.held_out))
         said.append(f"{experiment.demos} episodes to learn from; held out: {held}")
+    if (frame := experiment.policy.get("action_frame")) is not None:
+        said.append(f"actions: {frame_words(frame, store.keys[ACTION].names)}")
     if STATE not in store.keys:
         said.append(f"{store.path} holds no {STATE}: the policy sees nothing of the robot's own pose")
     if not store.keys[ACTION].names:

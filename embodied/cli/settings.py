@@ -26,6 +26,7 @@ from embodied.envs.task_env import TaskEnv
 from embodied.policies.action_space import ActionSpace
 from embodied.policies.assembly import assemble, head_options
 from embodied.policies.augmented_views import read_views
+from embodied.policies.frame_choice import FrameChoice, read_frame
 from embodied.policies.rl.policy import agent_module
 
 MAXIMUM_WORKERS = 8
@@ -163,6 +164,7 @@ def make_experiment(config: DictConfig) -> Experiment:
         )
     env = env_options(config)
     check_proprioception(str(config.encoder), env)
+    check_no_frame(config, env)
     return Experiment(
         store=store_path(config, int(config.demos)),
         env=env,
@@ -206,6 +208,28 @@ def check_cloning(config: DictConfig) -> None:
         raise UsageError(f"policy.encoder_learning_rate must be a positive number, got {rate!r}")
 
 
+def chosen_frame(config: DictConfig) -> FrameChoice | None:
+    """What a head's actions are measured from, if it is not the environment's frame. Raises UsageError."""
+    setting = config.policy.action_frame
+    return read_frame(OmegaConf.to_container(setting, resolve=True) if OmegaConf.is_config(setting) else setting)
+
+
+def check_no_frame(config: DictConfig, env: Mapping[str, Any]) -> None:
+    """A simulator's actions are learned as they are: none of them takes targets of what its state measures.
+
+    Raises:
+        UsageError: they are to be learned in another frame.
+    """
+    choice = chosen_frame(config)
+    if choice is not None:
+        actions = ", ".join(probe_env(env).spec_of_task.action)
+        raise UsageError(
+            f"{choice.setting} is for recordings of a robot that takes targets of what its state measures (data=, "
+            f"env=none): the actions of env={env['suite']} task={env['task']}, {actions}, are displacements, "
+            "velocities, forces, or targets on a scale of their own; leave it out"
+        )
+
+
 def cloning_arguments(config: DictConfig) -> dict[str, Any]:
     """Arguments of `Experiment` that say nothing of demonstrations or environment."""
     rate = config.policy.encoder_learning_rate
@@ -245,7 +269,10 @@ def check_proprioception(encoder: str, env: Mapping[str, Any]) -> None:
         )
 
 
-NOT_OF_THE_POLICY = ("_target_", "head_sizes", "codebook_share", "encoder_learning_rate", "instruction")
+NOT_OF_THE_POLICY = (
+    *("_target_", "head_sizes", "codebook_share", "encoder_learning_rate", "instruction"),
+    "action_frame",  # names; the policy is given what recordings make of them
+)
 
 
 def policy_arguments(config: DictConfig) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from embodied.policies.action_space import ActionSpace
 from embodied.policies.bc import BCPolicy
 from embodied.real_robot.description.description import DELTAS, RobotDescription
 
+TARGETS = "joint_position"  # the kind of commands that say where to be
 _WITHIN = 1e-6
 _SAME_RATE = 0.02  # 29.97 frames/s are 30
 
@@ -30,6 +31,7 @@ class Needs:
         action_dim: A.
         actions: the action space that it was trained for, if it says so.
         state_names: what is in `observation.state`, in order, if the recordings that it was trained on said so.
+        offsets: which action (first) is learned as an offset from which value of the state; empty: none is.
         hz: frames per second of these recordings; 0 where it is of a simulator, whose steps last as long as a robot's.
     """
 
@@ -39,6 +41,7 @@ class Needs:
     action_dim: int
     actions: ActionSpace | None
     state_names: tuple[str, ...] = ()
+    offsets: tuple[tuple[int, int], ...] = ()
     hz: float = 0.0
 
     @property
@@ -55,6 +58,7 @@ class Needs:
 def needs_of(policy: nn.Module, metadata: Mapping[str, Any]) -> Needs:
     """Needs of a policy as `policies.artifact.load_policy` gives it, and its description."""
     space = metadata["arguments"].get("action_space")
+    sources = (metadata["arguments"].get("action_frame") or {}).get("state", ())
     keys = tuple(input_keys(policy.encoder, policy.cameras)) if isinstance(policy, BCPolicy) else (policy.input_key,)
     return Needs(
         keys=tuple(map(str, keys)),
@@ -63,6 +67,7 @@ def needs_of(policy: nn.Module, metadata: Mapping[str, Any]) -> Needs:
         action_dim=len(space["low"]) if space else int(getattr(policy, "action_dim", 0)),
         actions=ActionSpace.of(space) if space else None,
         state_names=tuple(map(str, metadata["env"].get("state", ()))),
+        offsets=tuple((index, number) for index, number in enumerate(sources) if number is not None),
         hz=float(metadata["env"].get("fps", 0.0)),
     )
 
@@ -81,6 +86,7 @@ def check_fits(needs: Needs, robot: RobotDescription, *, same_names: bool = True
         *_cameras(needs, robot),
         *_state(needs, robot, same_names=same_names),
         *_actions(needs, robot, same_names=same_names),
+        *_offsets(needs, robot),
         *_rate(needs, robot),
     ]
     if problems:
@@ -118,6 +124,23 @@ def _state(needs: Needs, robot: RobotDescription, *, same_names: bool) -> list[s
             "`state` to that order, or say same_names=false if only the names differ"
         ]
     return []
+
+
+def _offsets(needs: Needs, robot: RobotDescription) -> list[str]:
+    """Of a policy that learned offsets: the robot takes targets, and measures each of their axes in the same unit."""
+    if not needs.offsets or needs.action_dim != len(robot.axes) or needs.state_dim != len(robot.state):
+        return []
+    problems = []
+    if robot.kind != TARGETS:
+        problems.append(f"actions: it gives targets of what it measures, and the robot takes {robot.kind}")
+    for action, number in needs.offsets:
+        axis = robot.axes[action]
+        if robot.state[number] != axis.name or not axis.measured:
+            found = robot.state[number] if axis.measured else "not measured in the unit of its commands"
+            problems.append(
+                f"actions: {axis.name} is an offset from a value of the state that is {found} on this robot"
+            )
+    return problems
 
 
 def _rate(needs: Needs, robot: RobotDescription) -> list[str]:

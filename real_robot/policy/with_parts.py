@@ -51,10 +51,11 @@ class WithParts:
             return self._parts.predict(features, {"state": state, INSTRUCTION: instruction, "noise": noise})
         policy, acting = self._policy, self._policy.acting
         known = policy.assembly.chunk - policy.assembly.execute
-        prefix = Prefix(actions=policy.normalizer.normalize(self.plan), frozen=min(self.frozen, known), known=known)
+        # By the present state: offsets from another one would be another plan.
+        prefix = Prefix(actions=policy.learned(self.plan, state), frozen=min(self.frozen, known), known=known)
         head: Any = acting.head
         fused = acting.fuse(features, state, instruction)
-        return policy.normalizer.restore(guided_chunk(head, fused, noise, prefix, action_mask=policy.action_mask))
+        return policy.restored(guided_chunk(head, fused, noise, prefix, action_mask=policy.action_mask), state)
 
 
 def check_guidance(policy: nn.Module, backend: str) -> None:

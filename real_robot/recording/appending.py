@@ -29,9 +29,11 @@ def append_recording(source: RecordedEpisodes, to: str | Path) -> Appended:
         UserError: the recording is damaged, or the store not be written; episodes are added whole or not at all.
     """
     made = {"robot": source.robot, "commands": source.provenance["commands"]}
+    # Beside what must be the same to go on with a store: those from before have no kind.
+    provenance = {_PART: made, "command_kind": source.provenance["command_kind"]}
     episodes = frames = 0
     with resumable_store(
-        to, keys=source.keys, fps=source.fps, robot=source.robot, provenance={_PART: made}, part=_PART
+        to, keys=source.keys, fps=source.fps, robot=source.robot, provenance=provenance, part=_PART
     ) as store:
         present = {info.origin for info in store.episodes}
         for episode in source.episodes():

@@ -99,6 +99,7 @@ class RecordedEpisodes:
             **source.provenance,
             "robot": robot.name,
             "commands": [topic.name for topic in moved],
+            "command_kind": robot.kind,
         }
         self.keys: Mapping[str, KeySpec] = {input: source.keys[key] for input, key in self._images.items()}
         if self._state is not None:

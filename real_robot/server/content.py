@@ -122,6 +122,7 @@ def needs_record(needs: Needs) -> dict[str, Any]:
         "action_dim": needs.action_dim,
         "actions": None if needs.actions is None else needs.actions.record(),
         "state_names": list(needs.state_names),
+        "offsets": [list(pair) for pair in needs.offsets],
         "hz": needs.hz,
     }
 
@@ -137,11 +138,15 @@ def read_needs(record: Any) -> Needs:
             action_dim=int(record["action_dim"]),
             actions=None if space is None else ActionSpace.of(space),
             state_names=tuple(str(name) for name in record.get("state_names", ())),
+            offsets=tuple((int(action), int(number)) for action, number in record.get("offsets", ())),
             hz=float(record.get("hz", 0.0)),
         )
     except (LookupError, TypeError, ValueError) as error:
         raise ProtocolError("the policy's needs cannot be read") from error
-    if not (0 <= needs.image_size <= 8192 and 0 <= needs.state_dim <= 4096 and 1 <= needs.action_dim <= 4096):
+    sizes = 0 <= needs.image_size <= 8192 and 0 <= needs.state_dim <= 4096 and 1 <= needs.action_dim <= 4096
+    if not sizes or not all(
+        0 <= action < needs.action_dim and 0 <= number < needs.state_dim for action, number in needs.offsets
+    ):
         raise ProtocolError("the policy's needs make no sense")
     return needs
 
