@@ -146,7 +146,7 @@ class BCPolicy(nn.Module):
             kind=action_kind(head, actions, bounded=self.controller.action_head.bounded),
             space=None if action_space is None else ActionSpace.of(action_space),
         )
-        self.frame = relative_actions(
+        self.action_frame = relative_actions(
             action_frame,
             head=head,
             action_dim=action_dim,
@@ -216,17 +216,17 @@ class BCPolicy(nn.Module):
 
     def learned(self, actions: Tensor, states: Tensor | None) -> Tensor:
         """Actions [B, H, A] as the head learns them, by the states [B, T, ...] of its window."""
-        if self.frame is not None:
+        if self.action_frame is not None:
             assert states is not None
-            actions = self.frame.convert(actions, states)
+            actions = self.action_frame.convert(actions, states)
         return self.normalizer.normalize(actions)
 
     def restored(self, chunk: Tensor, states: Tensor | None) -> Tensor:
         """The inverse of `learned`, by the same states: what a head says in the environment's units."""
         actions = self.normalizer.restore(chunk)
-        if self.frame is not None:
+        if self.action_frame is not None:
             assert states is not None
-            actions = self.frame.restore(actions, states)
+            actions = self.action_frame.restore(actions, states)
         return actions
 
     def loss(

@@ -19,8 +19,8 @@ class FrameChoice:
 
     Args:
         kind: see `relative_actions`.
-        keep: parts of names of actions that stay absolute, besides grippers.
-        turning: parts of names of actions that are radians of joints without an end.
+        keep: names of actions that stay absolute, besides grippers, or parts of such names.
+        turning: the same of actions that are radians of joints without an end.
     """
 
     kind: Kind
@@ -58,7 +58,9 @@ def read_frame(settings: Any) -> FrameChoice | None:
 def _parts(group: Mapping[str, Any], entry: str) -> tuple[str, ...]:
     given = group.get(entry) or ()
     if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(part, str) for part in given):
-        raise UsageError(f"policy.action_frame.{entry} must be a list of parts of names of actions, got {given!r}")
+        raise UsageError(
+            f"policy.action_frame.{entry} must be a list of names of actions, or of parts of them, got {given!r}"
+        )
     return tuple(given)
 
 
@@ -91,10 +93,14 @@ def match_actions(
 
 
 def _named(parts: Sequence[str], entry: str, names: Sequence[str]) -> set[int]:
+    found: set[int] = set()
     for part in parts:
-        if not any(part in name for name in names):
+        # A whole name is that action alone: joint_1 is not joint_10.
+        these = {index for index, name in enumerate(names) if (name == part if part in names else part in name)}
+        if not these:
             raise unknown_name(f"action in policy.action_frame.{entry}", part, names)
-    return {index for index, name in enumerate(names) if any(part in name for part in parts)}
+        found |= these
+    return found
 
 
 def frame_words(record: Mapping[str, Any], names: Sequence[str]) -> str:

@@ -238,11 +238,11 @@ def learned_actions(policy: BCPolicy, samples: Demonstrations) -> Tensor:
     all windows' chunks, so that a step counts in every window that it stands in, as pi0's code and LeRobot have it. Of
     very many windows evenly spaced ones are taken.
     """
-    if policy.frame is None:
+    if policy.action_frame is None:
         return samples.actions
     count = min(len(samples), max(1, STATISTICS_VALUES // (policy.assembly.chunk * policy.action_dim)))
     chosen = samples.targets(np.linspace(0, len(samples) - 1, count).astype(np.int64))
-    return policy.frame.convert(chosen[ACTION], chosen[STATE])[chosen[PAD_MASK]]
+    return policy.action_frame.convert(chosen[ACTION], chosen[STATE])[chosen[PAD_MASK]]
 
 
 def measure(policy: nn.Module, samples: Demonstrations, *, device: torch.device) -> None:

@@ -21,12 +21,7 @@ FOLLOWS = 0.9  # of an action's deviation, that of its offsets at most: displace
 
 
 def recorded_frame(
-    choice: FrameChoice | None,
-    store: EpisodeStore,
-    episodes: Sequence[int],
-    action: np.ndarray,
-    *,
-    gripper: Sequence[int],
+    choice: FrameChoice | None, store: EpisodeStore, episodes: Sequence[int], action: np.ndarray
 ) -> dict[str, Any] | None:
     """Arguments of `RelativeActions` for the policy; None where its head learns actions as they are.
 
@@ -34,7 +29,6 @@ def recorded_frame(
 
     Args:
         episodes: which, ascending; action: theirs, [F, A].
-        gripper: numbers of the actions that are known to open and close.
 
     Raises:
         UsageError: the actions are not targets of the state.
@@ -46,15 +40,18 @@ def recorded_frame(
             f"{choice.setting}: {store.path} holds no {STATE} for offsets to begin at: import it with map= that names "
             "it, or leave policy.action_frame out"
         )
-    for kind in _command_kinds(store.provenance):
-        if kind != TARGETS:
-            raise UsageError(
-                f"{choice.setting}: {store.path} was recorded from a robot whose commands are {kind}, relative "
-                "already: leave policy.action_frame out"
-            )
-    state = read_episodes(store, STATE, episodes)
     names = _names(store)
-    found = match_actions(choice, action=names[0], state=names[1], gripper=gripper, where=str(store.path))
+    robots = list(_commanded(store.provenance))
+    for robot in robots:
+        if robot.get("kind") != TARGETS:
+            raise UsageError(
+                f"{choice.setting}: {store.path} was recorded from a robot whose commands are {robot.get('kind')}, "
+                "relative already: leave policy.action_frame out"
+            )
+    grippers = {robot.get("gripper") for robot in robots}
+    known = [index for index, name in enumerate(names[0]) if name in grippers]
+    found = match_actions(choice, action=names[0], state=names[1], gripper=known, where=str(store.path))
+    state = read_episodes(store, STATE, episodes)
     _check_follows(choice, action, state, found["state"], store)
     for index in found.get("turning", ()):
         if max(np.abs(action[:, index]).max(), np.abs(state[:, found["state"][index]]).max()) > math.pi + CONSTANT:
@@ -75,15 +72,15 @@ def _names(store: EpisodeStore) -> tuple[Sequence[str], Sequence[str]]:
     )
 
 
-def _command_kinds(provenance: Any) -> Iterator[str]:
-    """What commands were, of every robot that a store or one of those it was made of was recorded from."""
+def _commanded(provenance: Any) -> Iterator[Mapping[str, Any]]:
+    """What commands were, of every robot that a store, or one of those that it was made of, was recorded from."""
     if isinstance(provenance, Mapping):
-        if isinstance(kind := provenance.get("command_kind"), str):
-            yield kind
+        if isinstance(found := provenance.get("commanded"), Mapping):
+            yield found
         provenance = list(provenance.values())
     if isinstance(provenance, list):
         for part in provenance:
-            yield from _command_kinds(part)
+            yield from _commanded(part)
 
 
 def _check_follows(

@@ -133,7 +133,7 @@ def make_recorded(config: DictConfig) -> Experiment:
         env = recorded_env(store, config)
         learned = action[np.isin(np.repeat(used, store.lengths[: len(used)]), trained)]
         space, shift = demonstrated_space(store, learned), {}
-        frame = recorded_frame(chosen_frame(config), store, used, action, gripper=space.gripper)
+        frame = recorded_frame(chosen_frame(config), store, used, action)
     else:
         trained, held_out = used, []
         env = env_options(config)

@@ -127,7 +127,7 @@ def _state(needs: Needs, robot: RobotDescription, *, same_names: bool) -> list[s
 
 
 def _offsets(needs: Needs, robot: RobotDescription) -> list[str]:
-    """Of a policy that learned offsets: the robot takes targets, and measures each of their axes in the same unit."""
+    """Of a policy that learned offsets: the robot takes targets, and measures their axes in the same unit."""
     if not needs.offsets or needs.action_dim != len(robot.axes) or needs.state_dim != len(robot.state):
         return []
     problems = []
@@ -135,11 +135,10 @@ def _offsets(needs: Needs, robot: RobotDescription) -> list[str]:
         problems.append(f"actions: it gives targets of what it measures, and the robot takes {robot.kind}")
     for action, number in needs.offsets:
         axis = robot.axes[action]
-        if robot.state[number] != axis.name or not axis.measured:
-            found = robot.state[number] if axis.measured else "not measured in the unit of its commands"
-            problems.append(
-                f"actions: {axis.name} is an offset from a value of the state that is {found} on this robot"
-            )
+        if robot.state[number] != axis.name:
+            problems.append(f"actions: {axis.name} is learned as an offset from what is {robot.state[number]} here")
+        elif not axis.measured or action == robot.gripper_index:
+            problems.append(f"actions: {axis.name} is learned as an offset, and is not measured in its commands' unit")
     return problems
 
 

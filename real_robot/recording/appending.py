@@ -29,8 +29,8 @@ def append_recording(source: RecordedEpisodes, to: str | Path) -> Appended:
         UserError: the recording is damaged, or the store not be written; episodes are added whole or not at all.
     """
     made = {"robot": source.robot, "commands": source.provenance["commands"]}
-    # Beside what must be the same to go on with a store: those from before have no kind.
-    provenance = {_PART: made, "command_kind": source.provenance["command_kind"]}
+    # Beside what must be the same to go on with a store: older ones do not have it.
+    provenance = {_PART: made, "commanded": source.provenance["commanded"]}
     episodes = frames = 0
     with resumable_store(
         to, keys=source.keys, fps=source.fps, robot=source.robot, provenance=provenance, part=_PART

@@ -99,7 +99,7 @@ class RecordedEpisodes:
             **source.provenance,
             "robot": robot.name,
             "commands": [topic.name for topic in moved],
-            "command_kind": robot.kind,
+            "commanded": {"kind": robot.kind, "gripper": None if robot.gripper is None else robot.gripper.axis},
         }
         self.keys: Mapping[str, KeySpec] = {input: source.keys[key] for input, key in self._images.items()}
         if self._state is not None:

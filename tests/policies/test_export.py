@@ -112,6 +112,12 @@ def test_a_graph_may_have_one_input_alone(tmp_path):
     check_torch_graph(policy, tmp_path / "out")
 
 
+@pytest.mark.parametrize("kind", ["relative", "delta"])
+def test_graphs_of_a_head_that_learns_offsets_give_targets(kind, tmp_path):
+    frame = {"kind": kind, "state": [1, None, 0, None]}
+    check_torch_graph(make_policy("mlp", chunk=3, action_frame=frame), tmp_path / "out")
+
+
 def test_a_feature_graph_holds_no_encoder(tmp_path):
     export_policy(make_policy("mlp"), tmp_path, format="torch", frame_shape=None)
     assert [path.name for path in tmp_path.iterdir()] == ["from_features.pt2"]

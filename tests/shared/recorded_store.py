@@ -12,12 +12,14 @@ AXES = ("one", "two")
 FRONT, STATE, ACTION = "observation.images.front", "observation.state", "action"
 
 
-def write_recorded(folder, *, episodes=4, length=9, leave_out=(), names=AXES, task="lift", cameras=("front",)):
-    """Episodes in which the pose goes round in a circle, and the action is where it will be next."""
+def write_recorded(
+    folder, *, episodes=4, length=9, leave_out=(), names=AXES, task="lift", cameras=("front",), displaced=False, **made
+):
+    """Episodes in which the pose goes round in a circle, and the action is where it will be next, or the way there."""
     keys = {f"observation.images.{camera}": KeySpec("uint8", (24, 32, 3)) for camera in cameras}
     keys |= {STATE: KeySpec("float32", (2,), names=names), ACTION: KeySpec("float32", (2,), names=names)}
     keys = {key: spec for key, spec in keys.items() if key not in leave_out}
-    store = EpisodeStore.create(folder, keys=keys, fps=20.0, robot="toy", provenance={"made": "by hand"})
+    store = EpisodeStore.create(folder, keys=keys, fps=20.0, robot="toy", provenance={"made": "by hand", **made})
     random = np.random.default_rng(0)
     for _ in range(episodes):
         turn = random.uniform(0, 6) + 0.3 * np.arange(length + 1)
@@ -26,7 +28,7 @@ def write_recorded(folder, *, episodes=4, length=9, leave_out=(), names=AXES, ta
         for frame, (across, down) in zip(frames, pose[:-1], strict=True):
             frame[8 + int(14 * down) : 16 + int(14 * down), 12 + int(14 * across) : 20 + int(14 * across)] += 150
         values = {key: frames for key in keys if key.startswith("observation.images")}
-        values |= {STATE: pose[:-1], ACTION: pose[1:].copy()}
+        values |= {STATE: pose[:-1], ACTION: pose[1:] - pose[:-1] * displaced}
         store.append({key: values[key] for key in keys}, task=task)
     store.close()
     return folder

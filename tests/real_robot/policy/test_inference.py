@@ -130,6 +130,19 @@ def test_guided_plans_go_on_from_the_one_before(head):
         assert jumps[1000.0] < 0.8 * jumps[None]
 
 
+@pytest.mark.parametrize("kind", ["relative", "delta"])
+def test_guided_plans_go_on_as_targets_though_the_state_is_another(kind):
+    frame = {"kind": kind, "state": [2, 0, 1, None]}
+    policy, metadata = make_policy(head="flow", spread=0.1, action=(0.0,) * 4, action_frame=frame)
+    policy.normalizer.space = None
+    metadata["arguments"]["action_space"] = None  # offsets from random states would leave the bounds
+    inference = Inference(policy, metadata, device=CPU, guidance_period_s=1000.0)
+    inference.warm_up(2)
+    plans = [inference(observation) for observation in observations(9)]
+    assert np.abs(plans[8][1] - plans[0][9]).max() > 1e-3
+    np.testing.assert_allclose(plans[8][0], plans[0][8], atol=1e-5)  # frozen, to the new state's offset and back
+
+
 def test_guidance_is_refused_where_it_cannot_be_had():
     for options, reason in (
         ({"head": "mlp"}, "head=flow or diffusion"),

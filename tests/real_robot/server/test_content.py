@@ -99,7 +99,17 @@ def test_needs_arrive_and_nonsense_is_refused():
     assert read_needs(needs_record(NEEDS)) == NEEDS
     blind = dataclasses.replace(NEEDS, keys=(STATE,), actions=None)
     assert read_needs(needs_record(blind)) == blind
+    framed = dataclasses.replace(NEEDS, offsets=((0, 1), (2, 0)))
+    assert read_needs(needs_record(framed)) == framed
     record = needs_record(NEEDS)
-    for bad in (None, [], record | {"action_dim": 0}, record | {"image_size": "many"}, record | {"actions": {"x": 1}}):
+    for bad in (
+        None,
+        [],
+        record | {"action_dim": 0},
+        record | {"image_size": "many"},
+        record | {"actions": {"x": 1}},
+        {**record, "offsets": [[0, 4]]},
+        {**record, "offsets": [1]},
+    ):
         with pytest.raises(ProtocolError, match="needs"):
             read_needs(bad)
