@@ -1,6 +1,7 @@
 """`embodied train data=<store> env=none policy.action_frame=...`: from recordings to absolute actions, and refusals."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from embodied.core.reporting import SilentReporter
 from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.policies.artifact import load_policy
 from embodied.policies.frame_choice import FrameChoice
+from embodied.real_robot.description.description import Gripper
 from embodied.real_robot.policy.inference import Inference
 from embodied.real_robot.policy.needs import check_fits, needs_of
 
@@ -93,16 +95,16 @@ def test_a_run_learns_steps_and_its_policy_is_judged_and_deployed_by_targets(tra
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"command": {"kind": "joint_delta"}}, "gives targets of what it measures, and the robot takes joint_delta"),
-        ({"state": ["two", "one"]}, "one is learned as an offset from what is two here"),
+        ({"kind": "joint_delta"}, "gives targets of what it measures, and the robot takes joint_delta"),
+        ({"state": ("two", "one")}, "one is learned as an offset from what is two here"),
+        (
+            {"gripper": Gripper(axis="one", opened=0, closed=1, action=(0, 0), topic=None)},
+            "one is learned as an offset, and is not measured in its commands' unit",
+        ),
     ],
 )
 def test_a_robot_that_takes_or_measures_something_else_is_refused(trained, changes, message):
-    robot = recorded_robot()
-    if "command" in changes:
-        object.__setattr__(robot, "kind", changes["command"]["kind"])
-    else:
-        object.__setattr__(robot, "state", tuple(changes["state"]))
+    robot = replace(recorded_robot(), **changes)
     with pytest.raises(UsageError, match=message):
         check_fits(needs_of(*trained), robot, same_names=False)
 

@@ -16,6 +16,7 @@ from embodied.encoders.load import load_encoder
 from embodied.policies.artifact import describe_policy, load_policy
 from embodied.policies.bc import BCPolicy
 from embodied.policies.frame_choice import FrameChoice, frame_words, match_actions, read_frame
+from embodied.policies.relative_actions import relative_actions
 
 SOURCE = [1, None, 0]  # the first action is a target of the second value of the state; the second one stays absolute
 KINDS = ("relative", "delta")
@@ -175,6 +176,9 @@ def test_it_comes_back_from_its_file(tmp_path):
 def test_frames_that_do_not_fit_the_policy_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         BCPolicy(TinyEncoder(), camera="c", proprioception_dim=2, action_dim=3, feature_shape=(3,), **options)
+    sizes = {"action_dim": 1, "proprioception_dim": 1}
+    with pytest.raises(UsageError, match="head=gr1 learned actions as they are"):
+        relative_actions({"kind": "delta", "state": [0]}, head="gr1", by_moment=False, **sizes)
 
 
 def test_a_choice_is_read_and_actions_are_found_by_name():
