@@ -102,7 +102,7 @@ def episode_folds(episodes: Int[np.ndarray, " F"]) -> Iterator[tuple[np.ndarray,
 
 
 def ridge(known: np.ndarray, targets: np.ndarray, test: np.ndarray) -> list[np.ndarray]:
-    """One prediction per penalty. Where features are longer than there are frames by the dual, which is quicker then."""
+    """One prediction per penalty, by the smaller system: the dual where features are longer than there are frames."""
     centre, middle = known.mean(axis=0), targets.mean(axis=0)
     known, test, targets = known.astype(np.float64) - centre, test.astype(np.float64) - centre, targets - middle
     scale = float((known**2).sum(axis=1).mean()) or 1.0
