@@ -45,7 +45,7 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
     if options.seeds is not None and path is not None:
         conclude(console, report, path, config)
     if report.failure:
-        raise UserError(f"the deployment ended early: {report.failure}")
+        raise UserError(f"the deployment did not end as it should: {report.failure}")
     return 0
 
 

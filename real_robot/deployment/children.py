@@ -14,6 +14,7 @@ from embodied.core.errors import UserError
 from embodied.real_robot.deployment.session import Session
 
 POLICY, COMMANDS, RECORDER, SIMULATOR = "policy", "commands", "recorder", "simulator"
+LOADING, WARMING = "loading", "planning on noise until it is warm"  # states of the policy before it runs
 _PARENT = "EMBODIED_LAUNCHER"
 _PR_SET_PDEATHSIG = 1
 _TAIL = 4000  # characters of a log that are looked at for a message
@@ -27,6 +28,7 @@ class Child:
 
     def __init__(self, role: str, session: Session) -> None:
         self.role, self._log = role, session.log(role)
+        self._waited_s: float | None = None  # for its end, in vain
         root = str(Path(embodied.__file__).resolve().parents[1])
         path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         with open(self._log, "ab") as log:
@@ -52,6 +54,10 @@ class Child:
         code = self.ended()
         if code is None:
             return f"{self.role}: running"
+        if self._waited_s is not None:
+            return f"{self.role}: killed, since it had not ended {self._waited_s:.2g} s after it was told to"
+        if code == -signal.SIGKILL:
+            return f"{self.role}: killed by SIGKILL, by none of these processes (most often memory ran out)"
         try:
             ended = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         except ValueError:
@@ -74,6 +80,7 @@ class Child:
         try:
             return self._process.wait(patience_s)
         except subprocess.TimeoutExpired:
+            self._waited_s = patience_s
             self._process.kill()
             return self._process.wait()
 

@@ -12,7 +12,7 @@ from typing import Protocol
 from embodied.core.errors import UserError
 from embodied.real_robot.control.cycle import rest_bound_s
 from embodied.real_robot.control.status import StatusBoard
-from embodied.real_robot.deployment.children import COMMANDS, POLICY, RECORDER, SIMULATOR, Child
+from embodied.real_robot.deployment.children import COMMANDS, LOADING, POLICY, RECORDER, SIMULATOR, Child
 from embodied.real_robot.deployment.episodes import EpisodeOutcome, Episodes, Record
 from embodied.real_robot.deployment.operator import Operator
 from embodied.real_robot.deployment.self_test import Check, self_test
@@ -26,7 +26,8 @@ _SHOWN_S = 0.25
 _WARM_STEPS = 10  # of the policy on real pictures before it is tested
 _TEST_S = 1.5
 _LONGEST = 500  # steps of a simulated episode, where nothing says
-_END_S = {COMMANDS: 3.0, POLICY: 5.0, RECORDER: 60.0, SIMULATOR: 10.0}  # beyond what the robot needs to come to rest
+# Beyond what the robot needs to come to rest. Leaving torch alone takes a starved process seconds.
+_END_S = {COMMANDS: 3.0, POLICY: 30.0, RECORDER: 60.0, SIMULATOR: 10.0}
 
 
 class Look(Protocol):
@@ -127,8 +128,9 @@ class _Launcher:
             child.ask_to_end()
             code = child.end(_END_S[role] + self._robot.stopping_s)
             if code not in (0, -signal.SIGTERM) and not already:  # SIGTERM ends what has not begun yet
-                self._note(f"{child.how()} (while ending)")
-                self.report.failure = self.report.failure or child.how()
+                how = f"{child.how()} (while ending)"
+                self._note(how)
+                self.report.failure = self.report.failure or how
         self.report.commands = self.report.commands or self._commands.read()
         self.report.policy = self._policy.read()
         if self._transport is not None:
@@ -149,7 +151,7 @@ class _Launcher:
 
     def _missing(self, policy: Record, commands: Record) -> str:
         if policy is None or policy.get("state") != "running":
-            return "the policy is still loading"
+            return f"the policy is still {LOADING if policy is None else policy['state']}"
         topics = {name: camera.topic.name for name, camera in self._robot.cameras.items()}
         if self._robot.joint_states is not None:
             topics["joint_states"] = self._robot.joint_states.name

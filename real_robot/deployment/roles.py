@@ -15,7 +15,7 @@ from typing import Any
 from embodied.core.errors import UserError
 from embodied.real_robot.deployment.children import COMMANDS, POLICY, RECORDER, SIMULATOR, die_with_parent, orphaned
 from embodied.real_robot.deployment.session import Session
-from embodied.real_robot.stopping import stop_on_signals
+from embodied.real_robot.stopping import Stopped, stop_on_signals
 
 _NICE = 5
 
@@ -47,7 +47,11 @@ def run_commands(session: Session) -> dict[str, Any]:
 
 
 def run_policy(session: Session) -> dict[str, Any]:
-    """Process A: loads and warms the policy, or finds the server that has it, then runs it."""
+    """Process A: loads and warms the policy, or finds the server that has it, then runs it.
+
+    Told to end, it breaks off what it is at, since the robot does without it by then: a plan may take longer than
+    anybody would wait.
+    """
     from embodied.real_robot.control.mailbox import PolicyMailbox
     from embodied.real_robot.control.status import StatusBoard
     from embodied.real_robot.deployment.policy_role import start_policy
@@ -57,15 +61,16 @@ def run_policy(session: Session) -> dict[str, Any]:
 
     stop, settings = stop_on_signals(), session.settings()
     board, commands = StatusBoard.open(session.policy_board), StatusBoard.open(session.command_board)
-    board.write({"state": "loading"})
     robot = settings.load_robot()
-    inference = start_policy(settings, robot) if settings.server is None else None
+    with stop.breaking_off():
+        inference = start_policy(settings, robot, board=board) if settings.server is None else None
 
     def held() -> bool:
         record = commands.read()
         return record is not None and record["mode"] in ("hold", "fault")
 
-    options: dict[str, Any] = {"stop": stop, "held": held, "board": board, "same_names": settings.same_names}
+    options: dict[str, Any] = {"held": held, "board": board, "same_names": settings.same_names}
+    options |= {"stop": stop, "breaking_off": stop.breaking_off}
     transport = settings.open_transport()
     try:
         mailbox = PolicyMailbox.open(session.mailbox, robot)
@@ -125,6 +130,8 @@ def main() -> int:
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+    except Stopped:
+        report = {"ended": "before it was ready, as it was told to"}
     sys.stdout.write(json.dumps(report) + "\n")
     return 0
 

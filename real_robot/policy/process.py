@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from embodied.real_robot.control.mailbox import MAX_ACTIONS, PolicyMailbox
@@ -18,6 +19,7 @@ from embodied.real_robot.policy.needs import check_fits
 from embodied.real_robot.policy.observing import Observation, Observer
 from embodied.real_robot.policy.planner import Planner
 from embodied.real_robot.policy.receiving import Receiver
+from embodied.real_robot.stopping import Stopped
 from embodied.real_robot.transports.transport import Transport
 
 _logger = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ _EARLY = (
     0.25  # of a period: how much too early a new picture is taken, so that a camera at the policy's rate may jitter
 )
 _RATE_STEPS = 20  # over which the rate is measured
+BreakingOff = Callable[[], AbstractContextManager[None]]
 
 
 class PolicyReport(NamedTuple):
@@ -46,6 +49,7 @@ def run_policy(
     inference: Planner,
     *,
     stop: Callable[[], bool],
+    breaking_off: BreakingOff = nullcontext,
     held: Callable[[], bool] = lambda: False,
     board: StatusBoard | None = None,
     wait: Callable[[float], None] | None = None,
@@ -57,6 +61,7 @@ def run_policy(
 
     Args:
         inference: warm; a policy of this process, or one on a server (`server.remote`).
+        breaking_off: around each plan; it raises `Stopped` in the middle of one that nobody waits for any more.
         held: whether the robot is held: then each observation is taken for the first of an episode, so that a robot
             that is engaged begins with an episode's first plan.
         board: where this process says how it is, ten times a second.
@@ -68,11 +73,14 @@ def run_policy(
         UserError: a camera sends what the policy cannot see.
     """
     check_fits(inference.needs, robot, same_names=same_names)
-    loop = _Loop(robot, transport, mailbox, inference, held=held, board=board)
+    loop = _Loop(robot, transport, mailbox, inference, breaking_off=breaking_off, held=held, board=board)
     wait = wait or loop.receiver.wait
-    while not stop():
-        if not loop.step():
-            wait(_BEAT_NS / _NS)
+    try:
+        while not stop():
+            if not loop.step():
+                wait(_BEAT_NS / _NS)
+    except Stopped:
+        _logger.info("told to end in the middle of a plan, which was broken off")
     return loop.report()
 
 
@@ -84,13 +92,14 @@ class _Loop:
         mailbox: PolicyMailbox,
         inference: Planner,
         *,
+        breaking_off: BreakingOff,
         held: Callable[[], bool],
         board: StatusBoard | None,
     ) -> None:
         self.receiver = Receiver(robot, transport)
         self._observer = Observer(robot, inference.needs, self.receiver, inference.stages)
         self._mailbox, self._inference, self._board, self._clock = mailbox, inference, board, transport.clock
-        self._held, self._stages = held, inference.stages
+        self._breaking_off, self._held, self._stages = breaking_off, held, inference.stages
         self._period_ns = round(_NS / robot.policy_hz)
         self._due_ns = self._beaten_ns = self._told_ns = self._observed_ns = 0
         self._seen: dict[str, int] = {}
@@ -129,7 +138,8 @@ class _Loop:
     def _plan(self, observation: Observation) -> None:
         if self._held():
             self._inference.restart()
-        actions = self._inference(observation.values)
+        with self._breaking_off():
+            actions = self._inference(observation.values)
         # Stamps of different sensors may step back a little; a chunk that seems older than the last would be refused.
         self._observed_ns = max(self._observed_ns, observation.observed_ns)
         with self._stages.measure("write"):

@@ -14,6 +14,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from embodied.real_robot.control.mailbox import PolicyMailbox
 from embodied.real_robot.control.status import StatusBoard
 from embodied.real_robot.description.description import RobotDescription
 from embodied.real_robot.policy.needs import Needs
-from embodied.real_robot.policy.process import PolicyReport, run_policy
+from embodied.real_robot.policy.process import BreakingOff, PolicyReport, run_policy
 from embodied.real_robot.policy.stages import Stages
 from embodied.real_robot.server.content import PROTOCOL, pack_observation, read_needs, unpack_plan
 from embodied.real_robot.server.framing import Channel, ConnectionLostError, Message, ProtocolError
@@ -52,6 +53,7 @@ def run_remote_policy(
     options: ServerOptions,
     *,
     stop: Callable[[], bool],
+    breaking_off: BreakingOff = nullcontext,
     held: Callable[[], bool] = lambda: False,
     board: StatusBoard | None = None,
     wait: Callable[[float], None] | None = None,
@@ -60,16 +62,17 @@ def run_remote_policy(
     """`policy.process.run_policy` with the policy of a server.
 
     Raises:
+        Stopped: by `breaking_off`, which is around the search for the server too.
         UsageError: policy and robot do not fit, or an option is wrong.
         ServerLostError: the server was not there for `patience_s`.
         UserError: the server refuses this robot or another policy runs there now, its certificate is not trusted, or a
             camera sends what the policy cannot see.
     """
-    remote = RemotePolicy(options, stop=stop)
+    with breaking_off():
+        remote = RemotePolicy(options, stop=stop)
+    told: dict[str, Any] = {"stop": stop, "breaking_off": breaking_off, "held": held, "board": board, "wait": wait}
     try:
-        return run_policy(
-            robot, transport, mailbox, remote, stop=stop, held=held, board=board, wait=wait, same_names=same_names
-        )
+        return run_policy(robot, transport, mailbox, remote, same_names=same_names, **told)
     except ServerLostError:
         if not stop():
             raise

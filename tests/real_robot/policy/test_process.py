@@ -1,5 +1,7 @@
 """The policy's process on the memory transport: messages in, chunks and signs of life out."""
 
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from embodied.real_robot.messages.cdr_writing import encode
 from embodied.real_robot.messages.values import header_message, message_type
 from embodied.real_robot.policy.inference import Inference
 from embodied.real_robot.policy.process import run_policy
+from embodied.real_robot.stopping import Stopped, stopping_on_signals
 from embodied.real_robot.transports.memory import MemoryTransport
 from embodied.real_robot.transports.transport import SENSOR
 
@@ -131,6 +134,26 @@ def test_a_camera_that_hangs_is_seen_to_hang(tmp_path, policy):
     world.run(2.0, freeze)
     sensor = world.beats[-1].cameras["corner4"]
     assert sensor.received_ns - sensor.changed_ns > 1.3 * NS
+
+
+def test_a_plan_that_is_being_made_is_broken_off_when_told_to_end(tmp_path, policy):
+    """By the process's own signal handlers; what is not broken off, such as writing to the mailbox, goes on."""
+    with stopping_on_signals() as stop:
+        world = World(tmp_path, policy, breaking_off=stop.breaking_off)
+        plan = world.inference._act
+
+        def long_plan(observation, **options):
+            if len(world.seen) == 4:
+                signal.raise_signal(signal.SIGTERM)
+                raise AssertionError("not broken off")
+            return plan(observation, **options)
+
+        world.inference._act = long_plan
+        report = world.run(5.0)
+        assert stop() and report.steps == 3 and len(world.chunks) == 3
+        signal.raise_signal(signal.SIGTERM)  # outside of plans nothing is raised
+        with pytest.raises(Stopped), stop.breaking_off():
+            raise AssertionError("a plan is not begun")
 
 
 def test_a_held_robot_begins_an_episode_with_each_step(tmp_path, policy):
