@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from embodied.bench import bench_report
 from embodied.bench.bench_report import write_bench_report
+from embodied.bench.cells import Episode
 from embodied.bench.video import write_video
 from embodied.core.errors import MissingExtraError, UserError
 
@@ -151,6 +153,29 @@ def test_page_of_a_single_seed_claims_no_interval(tmp_path):
     assert "one seed: no interval over seeds" in page
     assert "no interval: a single seed" in page
     assert "Rank stability" not in page
+
+
+def test_chains_are_counted_by_tasks_in_a_row(tmp_path):
+    """Of five tasks each: 2, 5, 0 and 2 done by one seed, 2, 2, 0 and 0 by the other."""
+    results = [result(encoder, "mt10", seed, episodes=4) for encoder in ("default", "pixels") for seed in (0, 1)]
+    for seed, lengths in enumerate([(2, 5, 0, 2), (2, 2, 0, 0)]):
+        episodes = [Episode(seed=n, success=done == 5, score=done / 5, steps=9) for n, done in enumerate(lengths)]
+        chained = result("default", "mt10", seed, variant="with:chain=5")
+        results.append(replace(chained, episodes=episodes))
+    report = write_bench_report(tmp_path, results, "language")
+    page, terminal = report.page.read_text(), " ".join(shown(report).split())
+    row = page[page.index("Tasks in a row") :]
+    row = row[row.index("<td>default") :]
+    assert [re.match(r"[\d.]+", part)[0] for part in row[: row.index("</tr>")].split("<td>")[3:]] == [
+        "62",
+        "62",
+        "12",
+        "12",
+        "12",
+        "1.62",
+    ]
+    assert "Tasks in a row: mt10 (chain=5)" in terminal and "1.62 [" in terminal
+    assert page.count("Tasks in a row") == 1
 
 
 def test_page_of_failures_alone(tmp_path):

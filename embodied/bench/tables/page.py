@@ -13,6 +13,7 @@ from typing import Any
 from embodied.bench.cells import CellResult
 from embodied.bench.html import document, scrolled, table
 from embodied.bench.store_costs import StoreCost
+from embodied.bench.tables.chains import chain_tables
 from embodied.bench.tables.charts import demos_chart, pairwise_table, profile_chart, rank_chart
 from embodied.bench.tables.contenders import SCENE_TEXTS
 from embodied.bench.tables.costs import cost_section
@@ -109,6 +110,7 @@ def _scene(scene: Scene, looks: Inks, folder: Path) -> str:
 {ranking_table(scene, looks)}
 <h3>Tasks</h3><p class="soft">A number leads to its seeds, learning curves and videos.</p>
 {task_table(scene, looks)}
+{chain_tables(scene)}
 <div class="cards">{shown}</div>
 <h3>Task by task</h3>{task_details(scene, looks, folder)}</section>
 """

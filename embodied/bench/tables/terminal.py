@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from embodied.bench.tables.chains import terminal_chains
 from embodied.bench.tables.contenders import Entry, column_labels, contender_of
 from embodied.bench.tables.scenes import BenchTables, Row, Scene
 from embodied.bench.tables.words import (
@@ -33,7 +34,8 @@ def terminal_tables(tables: BenchTables) -> Group:
     """Everything worth seeing at once: per scene a sentence, the ranking and the tasks; then failures and notes."""
     parts: list[RenderableType] = []
     for scene in tables.scenes:
-        parts += [_Ranking(scene), Text(headline(scene), style="italic"), _Tasks(scene), Text()]
+        parts += [_Ranking(scene), Text(headline(scene), style="italic"), _Tasks(scene)]
+        parts += [*terminal_chains(scene), Text()]
     parts.append(Text(f"suite {tables.suite}, protocol {tables.protocol}, {cell_counts(tables)}"))
     parts += [Text(text, style="yellow") for text in tables.notes]
     parts += [Text(text, style="red") for text in _failures(tables)]
