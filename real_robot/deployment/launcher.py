@@ -24,7 +24,7 @@ _logger = logging.getLogger(__name__)
 _TICK_S = 0.04  # the simulated operator's switch speaks as often
 _SHOWN_S = 0.25
 _WARM_STEPS = 10  # of the policy on real pictures before it is tested
-_TEST_S = 1.5
+_TEST_S, _TEST_STEPS = 1.5, 8  # and so many of the policy's periods, of which a rate can be told
 _LONGEST = 500  # steps of a simulated episode, where nothing says
 # Beyond what the robot needs to come to rest. Leaving torch alone takes a starved process seconds.
 _END_S = {COMMANDS: 3.0, POLICY: 30.0, RECORDER: 60.0, SIMULATOR: 10.0}
@@ -161,7 +161,8 @@ class _Launcher:
         return f"{said}{'; dropped: ' + heard if heard else ''} (embodied robot check robot={self._settings.robot})"
 
     def _tested(self) -> bool:
-        before, end = self._policy.read(), time.monotonic() + _TEST_S
+        before = self._policy.read()
+        end = time.monotonic() + max(_TEST_S, _TEST_STEPS / self._robot.policy_hz)
         while time.monotonic() < end:
             if self._stop():
                 return False
