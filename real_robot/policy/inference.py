@@ -123,10 +123,10 @@ class Inference:
         """
         rng, end = np.random.default_rng(0), time.monotonic() + _WARM_S
         for number in range(count):
-            if number in (1, count // 4):
-                self.stages.clear()
             if number >= _FEWEST and time.monotonic() > end:
                 break
+            if number in (1, count // 4):
+                self.stages.clear()
             self.restart()  # so that a plan is made each time, the dearest case
             self._act(self.example(rng), begun=True)
             self.stages.finish()

@@ -85,6 +85,15 @@ def test_warming_up_leaves_no_trace_and_tells_what_it_took():
     np.testing.assert_allclose(inference(observations(1)[0])[0], evaluated(policy, observations(1))[0], atol=1e-6)
 
 
+def test_a_slow_policy_is_warm_after_fewer_plans(monkeypatch):
+    policy, metadata = make_policy()
+    inference, plans = Inference(policy, metadata, device=CPU), []
+    act = inference._act
+    monkeypatch.setattr(inference, "_act", lambda *given, **more: plans.append(1) or act(*given, **more))
+    monkeypatch.setattr("embodied.real_robot.policy.inference._WARM_S", -1.0)
+    assert inference.warm_up(16)["work"]["p50"] > 0 and len(plans) == 4
+
+
 def test_a_policy_that_follows_instructions_must_be_told():
     metadata = policy_metadata()
     policy = build_policy(metadata, load_encoder("default"), HashedText()).eval()
