@@ -1,13 +1,13 @@
 """Frames per second of every suite, beside its own library and beside bare physics and bare rendering, from one run.
 
 python benchmarks/envs.py [SUITE ...]           # all suites, or these; docs/results/envs.json
-python benchmarks/envs.py workers [SUITE ...]   # only eight environments on two workers against one environment
+python benchmarks/envs.py workers [SUITE ...]   # only eight environments on two workers against one worker, and one
 python benchmarks/envs.py pictures [SUITE ...]  # full, lean and lean+ side by side; docs/results/render_<suite>.png
 python benchmarks/envs.py table                 # the results as the table of docs/rendering.md
 
 Every side runs in a process of its own, pinned to one core, all sides in turns, three times over; the medians count.
 Leave the machine alone meanwhile; on a busy one, time on the core says more than the clock. How two workers on two
-cores are compared with one environment on one is told in envs_workers.py.
+cores are compared with one on one is told in envs_workers.py.
 """
 
 from __future__ import annotations
@@ -99,7 +99,11 @@ def two_workers(suite: str) -> dict[str, Any]:
     for quality in ("lean", "lean+"):
         if (answer := ask(suite, f"two {quality}", sorted(os.sched_getaffinity(0))[:2])) is not None:
             found[quality] = {"environments": SLOTS, **answer}
-            print(f"{suite}, two workers, {quality}: {answer['ratio']:.2f} times one", flush=True)
+            print(
+                f"{suite}, {SLOTS} on two workers, {quality}: {answer['ratio to one worker']:.2f} times as many on one, "
+                f"{answer['ratio']:.2f} times one alone",
+                flush=True,
+            )
     return found
 
 
@@ -115,13 +119,15 @@ def ratios_of(fps: dict[str, float]) -> dict[str, float]:
 def show_table() -> None:
     columns = ("library", "full", "lean", "lean+")
     shares = ("lean / library", "lean+ / library", "lean / limit", "lean+ / limit")
-    titles = ("suite, task", *columns, *shares, "two workers / one, lean")
+    workers = {"ratio to one worker": f"{SLOTS} on two workers / on one, lean", "ratio": "/ one environment alone"}
+    titles = ("suite, task", *columns, *shares, *workers.values())
     print("| " + " | ".join(titles) + " |\n" + "| --- " * len(titles) + "|")
     for suite, found in json.loads((RESULTS / "envs.json").read_text()).items():
         if "medians" in found:
             cells = [f"{found['medians'][side]['fps']:.1f}" for side in columns]
             cells += [f"{found['ratios'][share]:.2f}" for share in shares]
-            cells += [f"{found['two workers']['lean']['ratio']:.2f}" if found.get("two workers") else ""]
+            measured = found.get("two workers", {}).get("lean", {})
+            cells += [f"{measured[ratio]:.2f}" if ratio in measured else "" for ratio in workers]
             print(f"| {suite}, {found['task']} | " + " | ".join(cells) + " |")
 
 

@@ -1,8 +1,8 @@
-"""Several environments on two workers against one environment on one core, in alternating slices of half a second.
+"""Several environments on two workers against as many on one and against one alone, in slices of half a second.
 
 python benchmarks/envs_workers.py SUITE [SLOTS ...]    # other numbers of slots than the eight of benchmarks/envs.py
 
-Both sides live all the time, so the machine's drift meets both. What other processes take in a slice is read from
+All sides live all the time, so the machine's drift meets all. What other processes take in a slice is read from
 /proc (Linux), and slices in which that is more than a few hundredths of a core do not count: two workers need both
 cores, where one environment leaves a core to others.
 """
@@ -27,7 +27,9 @@ Step = Callable[[], int]  # returns the frames it gave
 
 
 def compare_workers(suite: str, quality: str, *, slots: Sequence[int] = (SLOTS,)) -> dict[str, dict[str, float]]:
-    """Medians over slices by number of environments, 1 among them; those of several with their ratio to one.
+    """Medians over slices: of "1" environment, of "8 on one" worker, and of "8" on two with their ratios to both.
+
+    Environments that take turns on a core have its caches less to themselves than one alone.
 
     Args:
         suite, quality: of the environments, with the suite's default task.
@@ -35,29 +37,35 @@ def compare_workers(suite: str, quality: str, *, slots: Sequence[int] = (SLOTS,)
     """
     cores = sorted(os.sched_getaffinity(0))[:2]
     os.sched_setaffinity(0, cores)  # before any worker starts
-    sides = {count: open_side(suite, quality, count) for count in (1, *slots)}
+    made = [(1, 0), *((count, workers) for count in slots for workers in (1, 2))]
+    sides = {side: open_side(suite, quality, *side) for side in made}
     pids = [os.getpid(), *(pid for _, found in sides.values() for pid in found)]
-    slices: dict[int, list[tuple[float, float]]] = {count: [] for count in sides}
+    slices: dict[tuple[int, int], list[tuple[float, float]]] = {side: [] for side in sides}
     begin = perf_counter()
     while min(map(len, slices.values())) < SLICES and perf_counter() - begin < MOST_SECONDS:
-        for count, (step, _) in sides.items():
-            os.sched_setaffinity(0, cores[:1] if count == 1 else cores)
+        for side, (step, _) in sides.items():
+            os.sched_setaffinity(0, cores if side[1] == 2 else cores[:1])
             rate, parent, foreign = slice_of(step, pids)
             if foreign <= FOREIGN:
-                slices[count].append((rate, parent))
+                slices[side].append((rate, parent))
     if min(map(len, slices.values())) < FEWEST:
         sys.exit(f"{suite}: other processes had the cores all the time, leave the machine alone")
     medians = {}
-    for count, found in slices.items():
+    for (count, workers), found in slices.items():
         fps, parent = (statistics.median(values) for values in zip(*found, strict=True))
-        medians[str(count)] = {"fps": fps, "parent ms": parent, "slices": float(len(found))}
-    return {count: {**found, "ratio": found["fps"] / medians["1"]["fps"]} for count, found in medians.items()}
+        name = f"{count} on one" if workers == 1 else str(count)
+        medians[name] = {"fps": fps, "parent ms": parent, "slices": float(len(found))}
+    for name, found in medians.items():
+        found["ratio"] = found["fps"] / medians["1"]["fps"]
+        if f"{name} on one" in medians:
+            found["ratio to one worker"] = found["fps"] / medians[f"{name} on one"]["fps"]
+    return medians
 
 
-def open_side(suite: str, quality: str, count: int) -> tuple[Step, list[int]]:
-    """A step of `count` environments, a vector environment if there are several, and its workers' process ids."""
+def open_side(suite: str, quality: str, count: int, workers: int) -> tuple[Step, list[int]]:
+    """A step of `count` environments, a vector environment if there are workers, and their process ids."""
     options: dict[str, Any] = {"suite": suite, "render": quality, "image_size": SIZE}
-    step, pids = one_side(options) if count == 1 else several_side(options, count)
+    step, pids = several_side(options, count, workers) if workers else one_side(options)
     for _ in range(5):
         step()
     return step, pids
@@ -79,10 +87,10 @@ def one_side(options: dict[str, Any]) -> tuple[Step, list[int]]:
     return step, []
 
 
-def several_side(options: dict[str, Any], count: int) -> tuple[Step, list[int]]:
+def several_side(options: dict[str, Any], count: int, workers: int) -> tuple[Step, list[int]]:
     from embodied.envs.vector import make_vector_env
 
-    environment: Any = make_vector_env(options, num_envs=count, workers=2, autoreset="same_step")
+    environment: Any = make_vector_env(options, num_envs=count, workers=workers, autoreset="same_step")
     environment.action_space.seed(0)
     environment.reset(seed=0)
 
@@ -90,7 +98,7 @@ def several_side(options: dict[str, Any], count: int) -> tuple[Step, list[int]]:
         environment.step(environment.action_space.sample())
         return count
 
-    return step, [group.worker.process.pid for group in environment.groups]
+    return step, [group.worker.process.pid for group in environment.groups if hasattr(group, "worker")]  # one: its own
 
 
 def slice_of(step: Step, pids: list[int]) -> tuple[float, float, float]:
