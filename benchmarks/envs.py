@@ -99,11 +99,8 @@ def two_workers(suite: str) -> dict[str, Any]:
     for quality in ("lean", "lean+"):
         if (answer := ask(suite, f"two {quality}", sorted(os.sched_getaffinity(0))[:2])) is not None:
             found[quality] = {"environments": SLOTS, **answer}
-            print(
-                f"{suite}, {SLOTS} on two workers, {quality}: {answer['ratio to one worker']:.2f} times {SLOTS} on one, "
-                f"{answer['ratio']:.2f} times one alone",
-                flush=True,
-            )
+            ratios = f"{answer['ratio to one worker']:.2f} times {SLOTS} on one, {answer['ratio']:.2f} times one alone"
+            print(f"{suite}, {SLOTS} on two workers, {quality}: {ratios}", flush=True)
     return found
 
 
