@@ -28,6 +28,7 @@ from embodied.policies.assembly import assemble, head_options
 from embodied.policies.augmented_views import read_views
 from embodied.policies.frame_choice import FrameChoice, read_frame
 from embodied.policies.rl.policy import agent_module
+from embodied.training.checkpoints import checkpoint_steps
 
 MAXIMUM_WORKERS = 8
 
@@ -195,6 +196,7 @@ def check_cloning(config: DictConfig) -> None:
     positive(config, "demos", "episodes", "train.batch_size", "train.checkpoints")
     if isinstance(config.train.steps, bool) or not isinstance(config.train.steps, int) or config.train.steps < 0:
         raise UsageError(f"train.steps must be a whole number, 0 or more, got {config.train.steps!r}")
+    checkpoint_steps(config.train.steps, config.train.checkpoints)  # refuses more of these than steps
     if not isinstance(config.evaluate.selection_episodes, int) or config.evaluate.selection_episodes < 0:
         raise UsageError(f"evaluate.selection_episodes must be 0 or more, got {config.evaluate.selection_episodes!r}")
     if config.train.learning_rate <= 0 or config.train.weight_decay < 0:

@@ -75,6 +75,7 @@ def test_wrong_settings_say_what_is_right(override, message):
         ("env.horizon=501", "horizon must be in [1, 500], got 501"),
         ("collect.expert=scriptd", "unknown collect.expert of metaworld 'scriptd': did you mean scripted?"),
         ("collect.noise=-0.1", "collect.noise must be at least 0, got -0.1"),
+        ("train.steps=3", "train.checkpoints must be in [1, train.steps=3], got 4"),
         ("train.learning_rate=0.0", "train.learning_rate must be positive"),
         ("env.render=shiny", "unknown render 'shiny'"),
     ],
