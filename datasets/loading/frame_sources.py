@@ -28,7 +28,10 @@ def folder_part(folder: Path, caches: FrameCaches, *, source: int, on_error: Lit
         UserError: the folder holds no image that can be read, or with `on_error="raise"` one that cannot.
     """
     if not folder.is_dir():
-        raise UserError(f"no episode store and no folder of images, videos or shards at {folder}")
+        raise UserError(
+            f"no episode store and no folder of images, videos or shards at {folder}: check the path, or make a "
+            "store by embodied data import or embodied collect"
+        )
     paths = list_images(folder)
     statuses = [(path, path.stat()) for path in paths]
     files = [[str(path.relative_to(folder)), status.st_size, status.st_mtime_ns] for path, status in statuses]
