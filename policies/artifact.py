@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from embodied.encoders.artifact import fingerprint
 from embodied.encoders.load import load_encoder
 from embodied.encoders.text.load import load_text_encoder, text_fingerprint
 from embodied.policies.action_space import ActionNormalizer
+from embodied.policies.embodiment_files import ROBOTS, description_of, tensors_of
 
 TRUSTED_PACKAGE = "embodied.policies."  # a checkpoint may name classes in here only: it is not code
 
@@ -28,6 +29,7 @@ def describe_policy(
     encoder: Mapping[str, Any],
     env: Mapping[str, Any],
     text_encoder: Mapping[str, Any] | None = None,
+    robots: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The metadata of a policy file.
 
@@ -39,9 +41,11 @@ def describe_policy(
         env: options of the environment it was trained for.
         text_encoder: `spec` as `load_text_encoder` takes it, and `fingerprint`; None: the policy follows no
             instructions.
+        robots: of a policy of several `name`, `env` and the `arguments` that are its own; see `embodiment_files`.
     """
     described = {"target": target, "arguments": dict(arguments), "encoder": dict(encoder), "env": dict(env)}
-    return described if text_encoder is None else {**described, "text_encoder": dict(text_encoder)}
+    text = {} if text_encoder is None else {"text_encoder": dict(text_encoder)}
+    return {**described, **text, **({ROBOTS: [dict(robot) for robot in robots]} if robots else {})}
 
 
 def build_policy(metadata: Mapping[str, Any], encoder: nn.Module, text_encoder: TextEncoder | None = None) -> nn.Module:
@@ -60,8 +64,13 @@ class LoadEncoder(Protocol):
     def __call__(self, spec: str, /, *, seed: int, state_dim: int | None) -> nn.Module: ...
 
 
+def read_description(path: str | Path, embodiment: str | None = None) -> dict[str, Any]:
+    """The description of a policy file, of several robots that of the one named; see `load_policy`."""
+    return description_of(load_checkpoint(path)[1], embodiment, where=path)
+
+
 def load_policy(
-    path: str | Path, *, device: torch.device, load: LoadEncoder = load_encoder
+    path: str | Path, *, device: torch.device, load: LoadEncoder = load_encoder, embodiment: str | None = None
 ) -> tuple[nn.Module, dict[str, Any]]:
     """A trained policy in eval mode on `device`, and its description.
 
@@ -69,13 +78,18 @@ def load_policy(
         path: the policy file.
         device: where it will run.
         load: gives the encoder, unless the policy has changed it.
+        embodiment: of a policy of several robots, the name of the one that it is to drive.
 
     Raises:
-        UserError: the file is missing, damaged or foreign, or an encoder is not the one it was trained on.
+        UserError: the file is missing, damaged or foreign, an encoder is not the one it was trained on, or it is of
+            several robots and none of them, or another one, is named.
     """
     tensors, metadata = load_checkpoint(path)
     if not {"target", "arguments", "encoder", "env"} <= metadata.keys():
         raise UserError(f"{path} is a checkpoint of embodied, but not of a policy")
+    metadata = description_of(metadata, embodiment, where=path)
+    if shared := metadata["arguments"].get("shared"):
+        tensors = tensors_of(tensors, shared["number"])
     named = metadata["encoder"]
     tuned = metadata["arguments"].get("tune", "frozen") != "frozen"
     encoder = (load_encoder if tuned else load)(named["spec"], seed=named["seed"], state_dim=named["state_dim"])

@@ -17,7 +17,7 @@ from embodied.core.protocols import ACTION, FEATURES, INPUTS, INSTRUCTION, PAD_M
 from embodied.encoders.modality import input_keys
 from embodied.encoders.sensorimotor import frame_encoder
 from embodied.encoders.text.instructions import Instructions
-from embodied.policies.action_space import ActionNormalizer, ActionSpace, Kind, action_kind
+from embodied.policies.action_space import ActionNormalizer, ActionSpace, Kind, action_kind, pad_actions
 from embodied.policies.assembly import HEADS, assemble
 from embodied.policies.chunk_execution import episode_keys
 from embodied.policies.controller import Controller, build_controller
@@ -26,6 +26,7 @@ from embodied.policies.heads.gr1 import own_head
 from embodied.policies.necks.sequence import SequenceNeck, sequence_neck
 from embodied.policies.planning import act_on, initial_plans, looks
 from embodied.policies.relative_actions import relative_actions
+from embodied.policies.shared_input import shared_input
 from embodied.policies.tuning import Tune, tuned_copy
 
 __all__ = ["HEADS", "BCPolicy"]
@@ -54,6 +55,7 @@ class BCPolicy(nn.Module):
         action_space: `ActionSpace.record` of the environment.
         action_frame: arguments of `RelativeActions`, for a head that learns offsets; None: actions as they are.
         action_mask: True = this robot has the dimension, [A]; None: it has all.
+        shared: further arguments of `SharedInput`, for a controller of several robots (`embodiments`); None: of one.
         tune, tune_rank, tune_layers: see `tuning.tuned_copy`; with `neck=sequence` of a sequence encoder's transformer.
     """
 
@@ -85,6 +87,7 @@ class BCPolicy(nn.Module):
         action_space: Mapping[str, Any] | None = None,
         action_frame: Mapping[str, Any] | None = None,
         action_mask: Sequence[bool] | None = None,
+        shared: Mapping[str, int] | None = None,
         tune: Tune = "frozen",
         tune_rank: int = 8,
         tune_layers: int = 2,
@@ -106,6 +109,7 @@ class BCPolicy(nn.Module):
         # Not one of the modules: it is neither trained nor saved, and instructions are few.
         self.instructions = None if text_encoder is None else Instructions(text_encoder)
         recalling = self.assembly.neck == "sequence"
+        self.shared = shared_input(shared, head=head, recalls=recalling, state_dim=proprioception_dim)
         neck_module = None
         if recalling:
             neck_module = sequence_neck(
@@ -127,8 +131,8 @@ class BCPolicy(nn.Module):
             self.assembly,
             feature_shape=self.feature_shape,
             grid=getattr(encoder, "grid", None),
-            action_dim=action_dim,
-            proprioception_dim=0 if recalling else proprioception_dim,
+            action_dim=action_dim if self.shared is None else self.shared.largest_action,
+            proprioception_dim=0 if recalling else proprioception_dim if self.shared is None else self.shared.width,
             proprioception_width=proprioception_width,
             text_width=None if self.instructions is None else self.instructions.width,
             instruction_width=instruction_width,
@@ -155,6 +159,8 @@ class BCPolicy(nn.Module):
         )
         self.action_mask: Tensor | None
         mask = None if action_mask is None else torch.tensor(action_mask)
+        if self.shared is not None:
+            mask = pad_actions(torch.zeros(action_dim), self.shared.largest_action)[1]
         self.register_buffer("action_mask", mask, persistent=False)
         self.ema = EMA(self.controller) if self.assembly.ema else None
         self.tune = tune
@@ -210,20 +216,30 @@ class BCPolicy(nn.Module):
             noise: see `ActionHead.noise_shape`; None draws it, where there is any, from the global generator.
         """
         acting = self.acting
-        fused = acting.fuse(features, state, instruction)
+        fused = acting.fuse(features, self.seen_state(features, state), instruction)
         chunk = acting.action_head.sample(fused, action_mask=self.action_mask, noise=noise)
         return self.restored(chunk, state)
 
+    def seen_state(self, features: Tensor, state: Tensor | None) -> Tensor | None:
+        """What the controller reads beside features [B, T, ...]: proprioception [B, T, P], or `SharedInput` of it."""
+        if self.shared is None:
+            return state
+        return self.shared(features.new_zeros(*features.shape[:2], 0) if state is None else state)
+
     def learned(self, actions: Tensor, states: Tensor | None) -> Tensor:
-        """Actions [B, H, A] as the head learns them, by the states [B, T, ...] of its window."""
+        """Actions [B, H, A] as the head learns them, by the states [B, T, ...] of its window.
+
+        A head that serves several robots learns as many as it gives: zeros, which are masked, follow the robot's.
+        """
         if self.action_frame is not None:
             assert states is not None
             actions = self.action_frame.convert(actions, states)
-        return self.normalizer.normalize(actions)
+        learned = self.normalizer.normalize(actions)
+        return learned if self.shared is None else pad_actions(learned, self.shared.largest_action)[0]
 
     def restored(self, chunk: Tensor, states: Tensor | None) -> Tensor:
         """The inverse of `learned`, by the same states: what a head says in the environment's units."""
-        actions = self.normalizer.restore(chunk)
+        actions = self.normalizer.restore(chunk if self.shared is None else chunk[..., : self.action_dim])
         if self.action_frame is not None:
             assert states is not None
             actions = self.action_frame.restore(actions, states)
@@ -240,6 +256,25 @@ class BCPolicy(nn.Module):
                 `action` [B, H, A]; `pad_mask` bool [B, H].
             generator: randomness of augmentation and head.
         """
+        state = batch.get(STATE)
+        return self.head_loss(
+            batch,
+            state=state if self.shared is None else self.shared(batch[STATE]),
+            actions=self.learned(batch[ACTION], state),
+            action_mask=self.action_mask,
+            generator=generator,
+        )
+
+    def head_loss(
+        self,
+        batch: Mapping[str, Tensor],
+        *,
+        state: Tensor | None,
+        actions: Tensor,
+        action_mask: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The head's loss on what was made of a batch's states and actions, see `loss`."""
         if self.training and self.controller.batch_norm and len(batch[ACTION]) < 2:
             raise UsageError("this head's BatchNorm needs two samples per step: train.batch_size must be at least 2")
         if self.trainable_encoder:
@@ -251,10 +286,10 @@ class BCPolicy(nn.Module):
         else:
             features = batch[FEATURES]
         return self.controller.action_head.loss(
-            self.controller.fuse(features, batch.get(STATE), batch.get(INSTRUCTION)),
-            self.learned(batch[ACTION], batch.get(STATE)),
+            self.controller.fuse(features, state, batch.get(INSTRUCTION)),
+            actions,
             batch[PAD_MASK],
-            action_mask=self.action_mask,
+            action_mask=action_mask,
             generator=generator,
         )
 

@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from embodied.policies.assembly import Assembly
+from embodied.policies.embodiment_files import EMBODIMENT, description_of, robot_names
 from embodied.policies.frame_choice import frame_words
 
 CARD = "README.md"
 
 
 def policy_card(metadata: Mapping[str, Any], assembly: Assembly, *, command: str, training: Mapping[str, Any]) -> str:
-    """Markdown, from a policy file's metadata."""
+    """Markdown, from a policy file's metadata; of several robots one card after the other."""
+    if robots := robot_names(metadata):
+        each = [description_of(metadata, robot, where="this policy") for robot in robots]
+        return "\n".join(policy_card(one, assembly, command=command, training=training) for one in each)
     arguments, encoder = metadata["arguments"], metadata["encoder"]
     lines = [
         *_heading(metadata, "behaviour cloning", command),
@@ -24,6 +28,9 @@ def policy_card(metadata: Mapping[str, Any], assembly: Assembly, *, command: str
         f"- **Chunks:** {assembly.chunk} action(s) predicted, {assembly.execute} executed before the next plan"
         + (f", temporal ensembling with decay {assembly.ensemble:g}" if assembly.ensemble is not None else ""),
     ]
+    if name := metadata.get(EMBODIMENT):
+        count = arguments["shared"]["robots"]
+        lines.append(f"- **Robot:** one of {count} that this policy drives: load it with `embodiment={name}`")
     if text := metadata.get("text_encoder"):
         lines.append(
             f"- **Instruction:** text encoder `{text['spec']}`, fingerprint `{text['fingerprint']}`; "

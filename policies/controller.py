@@ -99,9 +99,9 @@ class Controller(nn.Module):
         if isinstance(self.neck, SequenceNeck):
             self.neck.fit_state(states)
         if not self.batch_norm and self.proprioception_dim:
-            std = states.std(dim=0, correction=0)
-            self.state_mean.copy_(states.mean(dim=0))
-            self.state_std.copy_(torch.where(std > 1e-4, std, torch.ones_like(std)))
+            mean, std = state_scale(states)
+            self.state_mean.copy_(mean)
+            self.state_std.copy_(std)
 
     def fuse(
         self, features: Float[Tensor, "B T *feature"], state: Tensor | None, instruction: Tensor | None = None
@@ -215,6 +215,12 @@ def build_controller(
         instruct=instruct,
         text_width=text_width,
     )
+
+
+def state_scale(states: Float[Tensor, "S P"]) -> tuple[Float[Tensor, " P"], Float[Tensor, " P"]]:
+    """Mean and deviation of proprioception; what never moves has a deviation of 1."""
+    std = states.std(dim=0, correction=0)
+    return states.mean(dim=0), torch.where(std > 1e-4, std, torch.ones_like(std))
 
 
 def feature_scales(windows: Float[Tensor, "S T *feature"]) -> tuple[Tensor, Tensor]:

@@ -158,7 +158,7 @@ def _remember(policy: BCPolicy, carry: Carry, features: Tensor | None, states: T
     memory = RNNCarry(carry["hidden"], carry["cell"], carry["age"])
     memory, action = _head(policy).step(
         memory,
-        policy.acting.fuse(features, states, carry.get(INSTRUCTION))[:, 0],
+        policy.acting.fuse(features, policy.seen_state(features, states), carry.get(INSTRUCTION))[:, 0],
         action_mask=policy.action_mask,
         noise=_noise(policy, carry, rows, like=features),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,7 @@ from embodied.core.files import cache_folder, write_text
 from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, INSTRUCTION, STATE, Reporter, TextEncoder
 from embodied.core.run_folder import RunFolder
 from embodied.core.seeding import derive_seed
+from embodied.datasets.loading.demonstrations import Demonstrations
 from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.encoders.artifact import fingerprint
 from embodied.encoders.load import load_encoder
@@ -48,6 +50,7 @@ from embodied.policies.assembly import Assembly, assemble, fill_for_sequence
 from embodied.policies.augmented_views import Views, read_views
 from embodied.policies.card import CARD, policy_card
 from embodied.training.checkpoints import checkpoint_path, checkpoint_steps, resume_step
+from embodied.training.imitate import Demonstrations as Samples
 from embodied.training.imitate import imitate
 
 VIEWS = "views"  # among the settings of the policy, but not one of its arguments
@@ -88,6 +91,7 @@ class Experiment:
         stopping: ends the reported episodes early; None: there are `episodes` of them.
         session: what it shares with experiments before and after it.
         recorded: demonstrations that were not collected for it; None: those of `store` were.
+        embodiment: the robot's name, of one of several that learn together (`several_robots`).
     """
 
     store: Path
@@ -112,6 +116,7 @@ class Experiment:
     stopping: SequentialTest | None = None
     session: Session = field(default_factory=Session)
     recorded: Recorded | None = None
+    embodiment: str | None = None
 
     @cached_property
     def episode_store(self) -> EpisodeStore:
@@ -317,10 +322,10 @@ def encode(experiment: Experiment, reporter: Reporter, episodes: Sequence[int] |
     )
 
 
-def train(experiment: Experiment, run: RunFolder, reporter: Reporter) -> Path:
-    """Train the policy, or go on with it; returns the final checkpoint."""
+def samples_of(experiment: Experiment, reporter: Reporter) -> Demonstrations:
+    """What the policy trains on, as samples."""
     made = experiment.assembly
-    samples = demonstrations(
+    return demonstrations(
         experiment.episode_store,
         encode(experiment, reporter),
         episodes=experiment.trained_episodes,
@@ -331,12 +336,41 @@ def train(experiment: Experiment, run: RunFolder, reporter: Reporter) -> Path:
         memories=made.neck == "sequence",
         views=experiment.views.count,
     )
-    metadata = experiment.policy_metadata()
+
+
+@contextmanager
+def fresh_weights(seed: int) -> Iterator[None]:
+    """A policy that is built within begins as the seed says."""
     # Fresh weights come from the global generator, as torch's own layers draw them.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(experiment.seed, "policy"))
+        torch.manual_seed(derive_seed(seed, "policy"))
+        yield
+
+
+def train(experiment: Experiment, run: RunFolder, reporter: Reporter) -> Path:
+    """Train the policy, or go on with it; returns the final checkpoint."""
+    samples, metadata = samples_of(experiment, reporter), experiment.policy_metadata()
+    with fresh_weights(experiment.seed):
         policy = build_policy(metadata, experiment.frozen_encoder, experiment.text_encoder)
     measure(policy, samples, device=experiment.device)
+    return optimize(policy, samples, experiment, run, reporter, metadata=metadata)
+
+
+def optimize(
+    policy: nn.Module,
+    samples: Samples,
+    experiment: Experiment,
+    run: RunFolder,
+    reporter: Reporter,
+    *,
+    metadata: Mapping[str, Any],
+    weights: np.ndarray | None = None,
+) -> Path:
+    """Train a policy with the experiment's settings, or go on with it; returns the final checkpoint.
+
+    Args:
+        metadata: of its files; weights: of the samples, see `imitate`.
+    """
     settings = experiment.training
     with run.metrics(keep=resume_step(run.checkpoints)) as log:
         path = imitate(
@@ -354,8 +388,10 @@ def train(experiment: Experiment, run: RunFolder, reporter: Reporter) -> Path:
             log=log,
             reporter=reporter,
             encoder_learning_rate=settings.encoder_learning_rate,
+            weights=weights,
         )
-    write_text(run.checkpoints / CARD, policy_card(metadata, made, command=run.command, training=asdict(settings)))
+    card = policy_card(metadata, experiment.assembly, command=run.command, training=asdict(settings))
+    write_text(run.checkpoints / CARD, card)
     return path
 
 

@@ -27,6 +27,7 @@ from embodied.encoders.artifact import fingerprint
 from embodied.encoders.text.instructions import Instructions
 from embodied.policies.augmented_views import MovedFrames, Views
 from embodied.policies.bc import BCPolicy
+from embodied.training.imitate import Demonstrations as Samples
 
 SCALE_SAMPLES = 512  # windows that the scale of the features is measured on
 STATISTICS_VALUES = 1 << 25  # of converted chunks at most: bounds memory
@@ -251,8 +252,18 @@ def measure(policy: nn.Module, samples: Demonstrations, *, device: torch.device)
     An encoder that learns from scratch has no features to measure yet; one that is tuned is measured as it starts.
     """
     cloned = cast(BCPolicy, policy)
+    measure_robot(cloned, samples)
+    measure_features(cloned, samples, device=device)
+
+
+def measure_robot(cloned: BCPolicy, samples: Demonstrations) -> None:
+    """Of `measure` what is the robot's: actions and proprioception."""
     cloned.normalizer.fit(learned_actions(cloned, samples))
-    cloned.controller.fit_state(samples.states)
+    (cloned.controller if cloned.shared is None else cloned.shared).fit_state(samples.states)
+
+
+def measure_features(cloned: BCPolicy, samples: Samples, *, device: torch.device) -> None:
+    """Of `measure` what is the encoder's."""
     count = min(len(samples), SCALE_SAMPLES)
     batch = samples.batch(np.linspace(0, len(samples) - 1, count).astype(np.int64))
     if not cloned.trainable_encoder:

@@ -70,6 +70,12 @@ class HeldOut:
     task: str
 
 
+def open_loop_plot(experiment: Experiment) -> str:
+    """Where the plot of one episode lies in the run folder."""
+    name = experiment.embodiment
+    return OPEN_LOOP_PLOT if name is None else f"plots/open_loop_{name}.png"
+
+
 def held_out_episodes(experiment: Experiment, reporter: Reporter) -> list[HeldOut]:
     """The episodes that the experiment is judged on; of frames the cached features where the encoder is frozen."""
     assert experiment.recorded is not None
@@ -119,7 +125,9 @@ def _moment(episode: HeldOut, name: str, step: int) -> np.ndarray:
 
 def replay_all(path: Path, experiment: Experiment, episodes: Sequence[HeldOut]) -> list[np.ndarray]:
     """`replay` of a policy file, a few episodes at a time."""
-    policy, _ = load_policy(path, device=experiment.device, load=experiment.session.encoder)
+    policy, _ = load_policy(
+        path, device=experiment.device, load=experiment.session.encoder, embodiment=experiment.embodiment
+    )
     batches = (episodes[start : start + SIDE_BY_SIDE] for start in range(0, len(episodes), SIDE_BY_SIDE))
     return [each for batch in batches for each in replay(cast(BCPolicy, policy), batch, device=experiment.device)]
 
@@ -212,7 +220,7 @@ def evaluate_open_loop(experiment: Experiment, run: RunFolder, reporter: Reporte
     names = list(spec.names) or [f"action {number}" for number in range(spec.shape[0])]
     shown = episodes[0]
     plot_actions(
-        run.path / OPEN_LOOP_PLOT, recorded=shown.action, predicted=predicted[0], names=names, fps=fps,
+        run.path / open_loop_plot(experiment), recorded=shown.action, predicted=predicted[0], names=names, fps=fps,
         title=f"Episode {shown.number}, which was not trained on: open loop",
     )  # fmt: skip
     return {

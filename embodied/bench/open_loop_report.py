@@ -60,8 +60,6 @@ def write_open_loop(run: RunFolder, summary: dict[str, Any]) -> None:
     if "learning_curve" in summary["artifacts"]:
         plot_learning_curve(read_metrics(run.path / "metrics.jsonl"), run.path / summary["artifacts"]["learning_curve"])
     write_json(run.summary_path, summary)
-    config = (run.path / "config.yaml").read_text(encoding="utf-8")
-    environment = (run.path / "environment.txt").read_text(encoding="utf-8")
     found, data = summary["open_loop"], summary["data"]
     plots = "".join(
         f'<img alt="{name}" src="{data_uri(run.path / summary["artifacts"][name])}">'
@@ -77,20 +75,34 @@ def write_open_loop(run: RunFolder, summary: dict[str, Any]) -> None:
 from the recorded ones on average, in {len(found["episodes"])} held-out episode(s), {found["frames"]:,} frames.
 {escape(against_trivial(found))}</p>
 <p class="soft">{escape(NO_SUCCESS_RATE)}</p>
-<h2>Beside predictors that learn nothing</h2>{table(["", "deviations", "mean absolute error"], overall_rows(found))}
-<p class="soft">{escape(WHAT_THEY_KNOW)}</p>
-<h2>Axes</h2>
-<p class="soft">Mean absolute errors, in each action's own unit; beside them how much it varies in the demonstrations
-(standard deviation).</p>{_axes(found)}
-<h2>Checkpoints</h2>{_checkpoints(summary["best_checkpoint"])}
+{error_tables(found)}
+<h2>Checkpoints</h2>{checkpoint_table(summary["best_checkpoint"])}
 <h2>One held-out episode</h2>{plots}
-<h2>Time</h2>{table(["phase", "seconds"], [[name, f"{value:.1f}"] for name, value in summary["seconds"].items()])}
-<h2>Command</h2><pre>{escape(str(summary["command"]))}</pre>
-<h2>Configuration</h2><pre>{escape(config)}</pre>
-<h2>Environment</h2><pre>{escape(environment)}</pre>
+{how_it_ran(run, summary)}
 """
     title = f"{summary['task']}: {found['policy']['in_deviations']:.2f} deviations from recorded actions"
     write_text(run.path / "report.html", document(title, body))
+
+
+def how_it_ran(run: RunFolder, summary: Mapping[str, Any]) -> str:
+    """Time, command, configuration and environment of a run, as HTML."""
+    config = (run.path / "config.yaml").read_text(encoding="utf-8")
+    environment = (run.path / "environment.txt").read_text(encoding="utf-8")
+    seconds = [[name, f"{value:.1f}"] for name, value in summary["seconds"].items()]
+    return f"""<h2>Time</h2>{table(["phase", "seconds"], seconds)}
+<h2>Command</h2><pre>{escape(str(summary["command"]))}</pre>
+<h2>Configuration</h2><pre>{escape(config)}</pre>
+<h2>Environment</h2><pre>{escape(environment)}</pre>"""
+
+
+def error_tables(found: Mapping[str, Any]) -> str:
+    """What `evaluate_open_loop` found, as HTML."""
+    return f"""<h2>Beside predictors that learn nothing</h2>
+{table(["", "deviations", "mean absolute error"], overall_rows(found))}
+<p class="soft">{escape(WHAT_THEY_KNOW)}</p>
+<h2>Axes</h2>
+<p class="soft">Mean absolute errors, in each action's own unit; beside them how much it varies in the demonstrations
+(standard deviation).</p>{_axes(found)}"""
 
 
 def against_trivial(found: Mapping[str, Any]) -> str:
@@ -123,7 +135,8 @@ def _axes(found: Mapping[str, Any]) -> str:
     return table(["axis", *sides, "varies by"], rows)
 
 
-def _checkpoints(chosen: Mapping[str, Any]) -> str:
+def checkpoint_table(chosen: Mapping[str, Any]) -> str:
+    """What `select_open_loop` found, as HTML."""
     rows = [[str(row["step"]), f"{row['in_deviations']:.3f}", f"{row['overall']:.4g}"] for row in chosen["checkpoints"]]
     return table(["step", "deviations", "mean absolute error"], rows) + (
         f'<p class="soft">The best is step {chosen["step"]}, chosen on these same episodes; the result is the last.</p>'

@@ -16,6 +16,8 @@ from embodied.bench.planning import Planning
 from embodied.bench.policy_episodes import REPORT_SEEDS, episode_seeds, run_episodes
 from embodied.bench.reinforcement import Reinforcement, learn
 from embodied.bench.results import save_outcomes, summarize, write_results
+from embodied.bench.several_report import summarize_several, write_several
+from embodied.bench.several_robots import SeveralRobots, encode_all, select_several, train_several
 from embodied.core.files import write_json
 from embodied.core.protocols import Reporter
 from embodied.core.run_folder import RunFolder, Stopwatch
@@ -82,6 +84,17 @@ def run_evaluation(experiment: AnyExperiment, run: RunFolder, reporter: Reporter
         return
     phases.do("evaluate", lambda: save_outcomes(run, report_episodes(experiment, run, reporter)))
     phases.do("report", lambda: write_results(run, summarize(experiment, run)))
+
+
+def run_several(experiment: SeveralRobots, run: RunFolder, reporter: Reporter, *, collect: Collect) -> None:
+    """`run_phases` of one policy for several robots."""
+    phases, members = Phases(run, reporter), experiment.members
+    phases.do("data", collect)
+    phases.do("encode", lambda: encode_all(experiment, reporter))
+    phases.do("train", lambda: {"checkpoint": train_several(experiment, run, reporter).name})
+    phases.do("select", lambda: select_several(experiment, run, reporter))
+    phases.do("evaluate", lambda: {name: evaluate_open_loop(each, run, reporter) for name, each in members.items()})
+    phases.do("report", lambda: write_several(run, summarize_several(experiment, run)))
 
 
 def _reinforce(phases: Phases, experiment: Reinforcement, run: RunFolder, reporter: Reporter, collect: Collect) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from embodied.core.checkpoint import load_checkpoint, save_checkpoint
 from embodied.core.protocols import LogMetrics, Reporter
 from embodied.core.seeding import numpy_generator, torch_generator
+from embodied.datasets.loading.sampling import EpochSampler
 from embodied.training.checkpoints import checkpoint_path, checkpoint_steps, drop_old_states, resume_step, state_path
 
 ENCODER = ("encoder.", "controller.neck.network.")  # what names of a pre-trained network's parameters begin with
@@ -62,14 +63,16 @@ def imitate(
     reporter: Reporter,
     log_every: int = 50,
     encoder_learning_rate: float | None = None,
+    weights: np.ndarray | None = None,
 ) -> Path:
     """Minimise `policy.loss` with Adam, the learning rate falling to zero along half a cosine.
 
     CortexBench keeps it constant and reports the best of twenty checkpoints. Our number is the final checkpoint, and
     the last step of a constant rate is a draw of luck.
 
-    Every epoch is a permutation drawn from (seed, epoch) and every step's randomness from (seed, step), so a run that
-    was killed continues from its last checkpoint and ends with the same bits as one that was not.
+    Every epoch is a permutation drawn from (seed, epoch), or with weights every step's samples from (seed, step), and
+    every step's randomness from (seed, step), so a run that was killed continues from its last checkpoint and ends with
+    the same bits as one that was not.
 
     Args:
         policy: an `ImitationPolicy`, on `device`.
@@ -86,6 +89,7 @@ def imitate(
         reporter: shows progress.
         log_every: steps between records.
         encoder_learning_rate: at the first step, of parameters of an encoder that learns; None: as of all others.
+        weights: how often each sample is drawn, in proportion; None: every epoch passes through all.
 
     Returns:
         The path of the final policy.
@@ -99,11 +103,14 @@ def imitate(
         _restore(policy, optimizer, parameters, state_path(checkpoint_folder, done))
     keep = set(checkpoint_steps(steps, checkpoints))
     losses: list[dict[str, float]] = []
+    draw = None
+    if weights is not None:
+        draw = EpochSampler(len(weights), batch_size=min(batch_size, len(weights)), seed=seed, weights=weights).batch
     for step in reporter.track(range(done + 1, steps + 1), total=steps, description="train", done=done):
         policy.train()
         for group in optimizer.param_groups:
             group["lr"] = group["first_rate"] * 0.5 * (1 + math.cos(math.pi * (step - 1) / steps))
-        indices = batch_indices(len(demonstrations), batch_size, step - 1, seed)
+        indices = draw(step - 1) if draw else batch_indices(len(demonstrations), batch_size, step - 1, seed)
         batch = {name: tensor.to(device) for name, tensor in demonstrations.batch(indices).items()}
         loss, metrics = policy.loss(batch, torch_generator(seed, "imitate", step))  # type: ignore[operator]
         optimizer.zero_grad(set_to_none=True)

@@ -162,7 +162,8 @@ def action_shown(actions: Float[Tensor, "B H A"], action_mask: Tensor | None) ->
     batch, _, width = actions.shape
     if action_mask is None:
         return torch.ones(1, 1, width, dtype=torch.bool, device=actions.device)
-    if action_mask.shape not in {(width,), (batch, width)} or action_mask.dtype != torch.bool:
+    # A list: sizes in a graph that is being traced cannot be hashed.
+    if action_mask.shape not in [(width,), (batch, width)] or action_mask.dtype != torch.bool:
         raise UsageError(
             f"action_mask: expected bool [A={width}] or [B={batch}, A={width}] with True = the robot has the "
             f"dimension, got {action_mask.dtype} {list(action_mask.shape)}"

@@ -54,7 +54,7 @@ class WithParts:
         # By the present state: offsets from another one would be another plan.
         prefix = Prefix(actions=policy.learned(self.plan, state), frozen=min(self.frozen, known), known=known)
         head: Any = acting.head
-        fused = acting.fuse(features, state, instruction)
+        fused = acting.fuse(features, policy.seen_state(features, state), instruction)
         return policy.restored(guided_chunk(head, fused, noise, prefix, action_mask=policy.action_mask), state)
 
 
