@@ -27,6 +27,7 @@ LATER = (
     "curate_loss",
     "data",
     "holdout",
+    "mixing",
     "policy.action_frame",
 )  # settings that did not exist at first: at null a run is the one it was
 

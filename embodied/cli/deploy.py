@@ -19,13 +19,13 @@ from embodied.bench.statistics.intervals import wilson_interval
 from embodied.cli.config import compose_config, positive
 from embodied.cli.deploy_server import server_settings
 from embodied.cli.deploy_view import open_look, report_table
-from embodied.cli.evaluate import policy_path
+from embodied.cli.evaluate import embodiment, policy_path
 from embodied.cli.reporter import RichReporter
 from embodied.cli.settings import resolve_device
-from embodied.core.checkpoint import load_checkpoint
 from embodied.core.errors import UsageError, UserError
 from embodied.core.run_folder import RunFolder
 from embodied.envs.registry import NO_SIMULATOR, load_suite
+from embodied.policies.artifact import read_description
 from embodied.real_robot.deployment.episodes import EpisodeOutcome
 from embodied.real_robot.deployment.launcher import DeployReport, Options, deploy
 from embodied.real_robot.deployment.session import Settings
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
     config = compose_config("deploy", arguments)
     console = Console()
     path = policy_file(config) if config.run or config.server is None else None
-    settings, options = deployment(config, path, {} if path is None else load_checkpoint(path)[1])
+    settings, options = deployment(config, path, {} if path is None else read_description(path, embodiment(config)))
     with open_look(str(config.view), console, settings) as look:
         report = deploy(settings, options, look=look, stop=stop_on_signals())
     report_table(console, report)
@@ -87,6 +87,7 @@ def deployment(config: DictConfig, path: Path | None, metadata: Mapping[str, Any
     settings = Settings(
         robot=str(config.robot) if not Path(config.robot).is_file() else str(Path(config.robot).resolve()),
         policy="" if path is None else str(path.resolve()),
+        embodiment=None if path is None else embodiment(config),
         server=server,
         live=bool(config.live),
         transport=transport,

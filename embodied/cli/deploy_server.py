@@ -30,6 +30,8 @@ def server_settings(config: DictConfig) -> dict[str, Any] | None:
     for name, default in _THEIRS.items():
         if config[name] != default:
             raise UsageError(f"{name}={config[name]} is how the server runs the policy: leave it out here")
+    if config.embodiment is not None and not config.run:
+        raise UsageError(f"embodiment={config.embodiment} is which robot the server drives: name it to embodied serve")
     for name in ("server_timeout_s", "server_patience_s"):
         if isinstance(config[name], bool) or not isinstance(config[name], int | float):
             raise UsageError(f"{name} must be a positive number of seconds, got {config[name]!r}")

@@ -115,3 +115,8 @@ def policy_path(run: RunFolder, checkpoint: str) -> Path:
     if checkpoint.isdigit() and int(checkpoint) in found:
         return found[int(checkpoint)]
     raise unknown_name("checkpoint", checkpoint, ["final", "best", *map(str, sorted(found))])
+
+
+def embodiment(config: DictConfig) -> str | None:
+    """Which robot's part of a policy of several is asked for; None: it is of one."""
+    return None if config.embodiment is None else str(config.embodiment)

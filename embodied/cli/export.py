@@ -18,7 +18,7 @@ from rich.console import Console
 from torch import nn
 
 from embodied.cli.config import compose_config
-from embodied.cli.evaluate import policy_path
+from embodied.cli.evaluate import embodiment, policy_path
 from embodied.core.errors import UsageError, unknown_name
 from embodied.core.files import write_text
 from embodied.core.run_folder import RunFolder
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
         raise unknown_name("format", str(config.format), SUFFIXES)
     run = RunFolder.open(Path(config.run).expanduser())
     path = policy_path(run, str(config.checkpoint))
-    policy, metadata = load_policy(path, device=torch.device("cpu"))
+    policy, metadata = load_policy(path, device=torch.device("cpu"), embodiment=embodiment(config))
     folder = Path(config.to).expanduser() if config.to else run.path / "export"
     shape = frame_shape(policy, metadata)
     made = export_policy(policy, folder, format=cast(Format, str(config.format)), frame_shape=shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,9 @@ def resolved(config: DictConfig, given: Sequence[str]) -> DictConfig:
         UserError: there is no episode store.
     """
     if not isinstance(config.data, str):
-        raise UsageError(
-            f"data must be one episode store, got {config.data!r}: join stores of one robot with embodied data merge "
-            "a b to=<store>"
-        )
+        raise UsageError(f"data must be an episode store, or a list of several robots' stores, got {config.data!r}")
+    if config.mixing is not None:
+        raise UsageError(f"mixing={config.mixing} is for several robots, data='[a,b]': leave it out")
     target, alone = str(config.policy._target_), config.env.suite == NO_SIMULATOR
     if target.startswith(AGENTS) or target == PLANNER:
         raise UsageError("data: policies of behaviour cloning learn from recordings; use policy=bc, or leave data out")
@@ -247,7 +246,11 @@ def data_record(experiment: Experiment) -> dict[str, Any]:
 
 def check_same_data(run: RunFolder, experiment: Experiment) -> None:
     """A run that goes on finds the store that it began with. Raises UserError."""
-    before = run.result("data")
+    require_same(run.result("data"), experiment, run)
+
+
+def require_same(before: Mapping[str, Any] | None, experiment: Experiment, run: RunFolder) -> None:
+    """A store is the one of the record that `data_record` made, if there is one. Raises UserError."""
     if before is not None and before["fingerprint"] != experiment.episode_store.fingerprint():
         raise UserError(
             f"{before['store']} has changed since {run.path} began to learn from it: start a new run (without resume)"

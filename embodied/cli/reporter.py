@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from rich.table import Table
 from embodied.bench.open_loop_report import against_trivial, overall_rows
 from embodied.core.protocols import Item
 from embodied.core.run_folder import Stopwatch
+
+NO_SUCCESS_RATE = "Errors along recordings are no success rate."
 
 
 class RichReporter:
@@ -106,10 +108,24 @@ def closing_table(console: Console, summary: dict[str, Any], folder: Path) -> No
 
 def open_loop_table(console: Console, summary: dict[str, Any], folder: Path) -> None:
     """The end of `embodied train env=none`: open-loop errors beside trivial predictors, what to look at."""
-    found, best = summary["open_loop"], summary["best_checkpoint"]
+    title = f"{summary['task']}, encoder {summary['encoder']}, head {summary['head']}"
+    _errors(console, title, summary["open_loop"], summary["best_checkpoint"])
+    console.print(f"{against_trivial(summary['open_loop'])} {NO_SUCCESS_RATE}", highlight=False)
+    _whereabouts(console, summary, folder, ("report", "open_loop", "policy"))
+
+
+def several_tables(console: Console, summary: dict[str, Any], folder: Path) -> None:
+    """The same of one policy for several robots: a table for each."""
+    for name, found in summary["robots"].items():
+        _errors(console, f"robot {name}", found["open_loop"], found["best_checkpoint"])
+        console.print(against_trivial(found["open_loop"]), highlight=False)
+    console.print(NO_SUCCESS_RATE, highlight=False)
+    _whereabouts(console, summary, folder, ("report", "policy"))
+
+
+def _errors(console: Console, title: str, found: Mapping[str, Any], best: Mapping[str, Any]) -> None:
     console.print(
-        f"{summary['task']}, encoder {summary['encoder']}, head {summary['head']}: open loop on "
-        f"{len(found['episodes'])} held-out episode(s), {found['frames']:,} frames",
+        f"{title}: open loop on {len(found['episodes'])} held-out episode(s), {found['frames']:,} frames",
         highlight=False,
     )
     table = Table()
@@ -122,9 +138,11 @@ def open_loop_table(console: Console, summary: dict[str, Any], folder: Path) -> 
     for row in best["checkpoints"]:
         table.add_row(f"step {row['step']}", f"{row['in_deviations']:.3f}", f"{row['overall']:.4g}")
     console.print(table)
-    console.print(f"{against_trivial(found)} Errors along recordings are no success rate.", highlight=False)
+
+
+def _whereabouts(console: Console, summary: Mapping[str, Any], folder: Path, names: Sequence[str]) -> None:
     seconds = summary["seconds"]
     console.print(", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()), highlight=False)
-    for name in ("report", "open_loop", "policy"):
+    for name in names:
         path = folder / summary["artifacts"][name]
         console.print(f"{name.replace('_', ' ')}: {path}", highlight=False, soft_wrap=True)

@@ -18,9 +18,10 @@ from rich.console import Console
 
 from embodied.cli.config import compose_config
 from embodied.cli.deploy import instruction, policy_file
+from embodied.cli.evaluate import embodiment
 from embodied.cli.robot_connection import seconds_of
 from embodied.cli.settings import resolve_device
-from embodied.core.checkpoint import load_checkpoint
+from embodied.policies.artifact import read_description
 from embodied.real_robot.policy.acceleration import Acceleration
 from embodied.real_robot.policy.backends import Backend
 from embodied.real_robot.policy.inference import Inference, load_inference
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
 
     inference = load(config)
     taken = inference.warm_up()["work"]
-    server = PolicyServer(inference, address, token=token, tls=tls, policy=digest(path), tell=tell)
+    server = PolicyServer(inference, address, token=token, tls=tls, policy=digest(path, embodiment(config)), tell=tell)
     stop, end = stop_on_signals(), time.monotonic() + lasting_s
     try:
         secured = "TLS" if tls is not None else "no TLS, for this machine only"
@@ -53,18 +54,25 @@ def main(arguments: Sequence[str], *, debug: bool) -> int:
     return 0
 
 
-def digest(path: Path) -> str:
-    """SHA-256 (hex) of the policy file, so that a robot notices when another policy takes its place."""
+def digest(path: Path, robot: str | None = None) -> str:
+    """SHA-256 (hex) of the policy file, so that a robot notices when another policy takes its place.
+
+    Args:
+        robot: whose part of a policy of several it is.
+    """
     with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+        found = hashlib.file_digest(handle, "sha256")
+    found.update((robot or "").encode())
+    return found.hexdigest()
 
 
 def load(config: DictConfig) -> Inference:
     """The policy of the settings. Raises as `policy.inference.load_inference` does."""
     path = policy_file(config)
-    metadata = load_checkpoint(path)[1]
+    metadata = read_description(path, embodiment(config))
     return load_inference(
         path,
+        embodiment=embodiment(config),
         device=torch.device(resolve_device(str(config.device))),
         backend=cast(Backend, str(config.backend)),
         acceleration=cast(Acceleration, str(config.acceleration)),

@@ -3,7 +3,8 @@
 Demonstrations and features are cached; a second run with another head or seed starts at the training. The run folder
 holds summary.json, report.html, the policy checkpoints, plots and a video. resume=true continues the newest run with
 the same settings. With data=<episode store> it learns from recorded demonstrations instead, and with env=none it is
-judged on some of them that are held out, by open-loop action errors.
+judged on some of them that are held out, by open-loop action errors; several robots' stores there make one policy for
+all of them.
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from embodied.bench.experiment import Experiment, check_policy
-from embodied.bench.phases import AnyExperiment, Collect, run_phases
+from embodied.bench.phases import AnyExperiment, Collect, run_phases, run_several
 from embodied.bench.planning import check_planning
 from embodied.bench.reinforcement import AGENTS, check_agent
 from embodied.cli.collect import collect_store
 from embodied.cli.config import given_names
 from embodied.cli.planning_settings import PLANNER, make_planning
 from embodied.cli.recorded_settings import check_same_data, data_record, make_recorded, notes, resolved
-from embodied.cli.reporter import RichReporter, closing_table, open_loop_table
+from embodied.cli.recorded_several import check_same_stores, make_several, several_notes, several_record
+from embodied.cli.reporter import RichReporter, closing_table, open_loop_table, several_tables
 from embodied.cli.runs import open_run, run_verb
 from embodied.cli.settings import make_experiment, make_reinforcement
 from embodied.core.errors import UsageError
@@ -41,12 +43,15 @@ def train_once(config: DictConfig, overrides: Sequence[str]) -> int:
     """One run, from the demonstrations or the first random action to the report."""
     console = Console()
     experiment: AnyExperiment
+    if OmegaConf.is_config(config.data):
+        return train_several(config, overrides, console)
     if config.data is not None:
         config = resolved(config, given_names(overrides))
         experiment = make_recorded(config)
         check_policy(experiment)
-    elif config.holdout is not None:
-        raise UsageError("holdout is for recorded demonstrations: write data=<episode store> env=none beside it")
+    elif config.holdout is not None or config.mixing is not None:
+        name = "mixing" if config.holdout is None else "holdout"
+        raise UsageError(f"{name} is for recorded demonstrations: write data=<episode store> env=none beside it")
     elif str(config.policy._target_).startswith(AGENTS):
         experiment = make_reinforcement(config)
         check_agent(experiment)
@@ -72,10 +77,32 @@ def train_once(config: DictConfig, overrides: Sequence[str]) -> int:
     return 0
 
 
+def train_several(config: DictConfig, overrides: Sequence[str], console: Console) -> int:
+    """One run of one policy on recordings of several robots."""
+    config, experiment = make_several(config, given_names(overrides))
+    name = f"{experiment.name[:80]}-{run_suffix(config, experiment.lead)}"
+    run = open_run(config, name, command=shlex.join(["embodied", "train", *overrides]))
+    console.print(f"run folder [bold]{run.path}[/]", highlight=False)
+    check_same_stores(run, experiment)
+    reporter = RichReporter(console)
+    for note in several_notes(experiment):
+        reporter.note(note)
+    run_several(experiment, run, reporter, collect=partial(several_record, experiment))
+    summary = run.summary()
+    assert summary is not None, run.path
+    several_tables(console, summary, run.path)
+    return 0
+
+
 def run_name(config: DictConfig, experiment: AnyExperiment) -> str:
     """`<task>-<encoder>-<head>-seed<seed>`; of a path the last part."""
+    return f"{experiment.env['task']}-{run_suffix(config, experiment)}"
+
+
+def run_suffix(config: DictConfig, experiment: AnyExperiment) -> str:
+    """What follows the task in the name of a run."""
     encoder = "".join(letter if letter.isalnum() else "-" for letter in Path(str(config.encoder)).name)[-40:]
-    return f"{experiment.env['task']}-{encoder}-{experiment.head}-seed{config.seed}"
+    return f"{encoder}-{experiment.head}-seed{config.seed}"
 
 
 def collect_phase(config: DictConfig, experiment: AnyExperiment, reporter: Reporter) -> dict[str, Any]:

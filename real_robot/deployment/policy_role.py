@@ -41,7 +41,7 @@ def start_policy(settings: Settings, robot: RobotDescription, *, board: StatusBo
         torch.set_num_threads(max(1, usable_cores() - 1))
     _tell(board, LOADING)
     device = torch.device(settings.device)
-    policy, metadata = load_policy(Path(settings.policy), device=device)
+    policy, metadata = load_policy(Path(settings.policy), device=device, embodiment=settings.embodiment)
     check_fits(needs_of(policy, metadata), robot, same_names=settings.same_names)
     inference = Inference(
         policy,

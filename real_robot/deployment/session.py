@@ -30,6 +30,7 @@ class Settings:
         robot: a name or a path, see `load_robot`.
         transport, transport_options: None: the description's.
         policy: the policy file; empty where it is on a server.
+        embodiment: of a policy of several robots, the name of the one that it drives.
         server: where the policy is, if on another computer: a record of `server.remote.ServerOptions`.
         live: whether the robot may be moved at all; else its command topics are not even opened.
         device, backend, acceleration, instruction, same_names: see `policy.inference` and `policy.needs`.
@@ -42,6 +43,7 @@ class Settings:
 
     robot: str
     policy: str
+    embodiment: str | None = None
     server: dict[str, Any] | None = None
     live: bool = False
     transport: str | None = None

@@ -173,7 +173,10 @@ def _with_ensembled(plan: Tensor, carry: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([plan, later[None]], dim=1)
 
 
-def load_inference(path: Path, *, device: torch.device, **options: Any) -> Inference:
-    """From a policy file; `options` as of `Inference`. Raises as that and `load_policy` do."""
-    policy, metadata = load_policy(path, device=device)
+def load_inference(path: Path, *, device: torch.device, embodiment: str | None = None, **options: Any) -> Inference:
+    """From a policy file, of several robots for the one named; `options` as of `Inference`.
+
+    Raises as that and `load_policy` do.
+    """
+    policy, metadata = load_policy(path, device=device, embodiment=embodiment)
     return Inference(policy, metadata, device=device, **options)

@@ -134,7 +134,7 @@ def test_other_policies_learn_from_recordings_too(options, store, tmp_path):
 
 def test_without_data_a_run_is_the_one_it_was():
     config = compose_config("train", [])
-    before = {str(name) for name in config} - {"data", "holdout", *NOT_PART_OF_THE_RUN}
+    before = {str(name) for name in config} - {"data", "holdout", "mixing", *NOT_PART_OF_THE_RUN}
     assert set(identity(config)) == before  # the settings that there were when runs without data= were made
     recorded = identity(compose_config("train", ["data=stores/arm", "env=none", "holdout=0.2"]))
     assert set(recorded) == {*before, "data", "holdout"}
@@ -192,7 +192,10 @@ def made(kind, tmp_path, store):
         (None, ["env.horizon=3"], "unknown setting"),
         (None, ["policy=ppo"], "policies of behaviour cloning learn from recordings"),
         (None, ["data=null"], "env=none is for embodied train data=<episode store>"),
-        (None, ["data=[a,b]"], "embodied data merge"),
+        (None, ["data=[a]"], "or of several robots a list"),
+        (None, ["data=3"], "data must be an episode store"),
+        (None, ["mixing=uniform"], "mixing=uniform is for several robots"),
+        (None, ["data=null", "env=metaworld", "mixing=uniform"], "mixing is for recorded demonstrations"),
         (None, ["env=metaworld", "holdout=0.1"], "holdout is for env=none"),
     ],
 )
