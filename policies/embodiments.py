@@ -1,6 +1,6 @@
 """One policy for several robots, each with its own number, scale and meaning of actions and proprioception.
 
-Encoder, neck and head are one, and the head gives as many actions as the robot with the most, as in pi0 and Octo; HPT's
+Encoder, neck and head are one, and the head gives as many actions as the robot with the most, as in pi0; HPT's
 stems and heads (`encoders.hpt`) are each robot's own. What is a robot's own here, the statistics of its actions and
 proprioception and what its actions are measured from, lies in a `BCPolicy` of its own, and all of these have one
 encoder and one controller between them. So each acts like a policy of that robot alone, and a file of all of them is
