@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from policy_servers import write_token
-from recorded_store import write_recorded
+from recorded_store import recorded_robot, write_recorded
 from several_stores import ACTION, FRONT, STATE, write_robot
 
 from embodied.bench.open_loop import held_out_episodes, replay
@@ -17,10 +17,12 @@ from embodied.cli.main import main
 from embodied.cli.recorded_several import make_several, robot_frames
 from embodied.cli.serve import digest, load
 from embodied.core.checkpoint import load_checkpoint
-from embodied.core.errors import UserError
+from embodied.core.errors import UsageError, UserError
 from embodied.core.reporting import SilentReporter
 from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.policies.artifact import load_policy, read_description
+from embodied.real_robot.deployment.policy_role import start_policy
+from embodied.real_robot.deployment.session import Settings
 from embodied.real_robot.policy.inference import load_inference
 from embodied.real_robot.policy.needs import needs_of
 
@@ -231,11 +233,13 @@ def test_offsets_are_learned_of_the_robots_that_have_them(tmp_path):
     frame = "policy.action_frame={kind: delta, keep: [grip]}"
     assert main(arguments(tmp_path, f"[{stores[0]},{stores[1]}]", frame, "train.steps=2")) == 0
     (run,) = (tmp_path / "runs").iterdir()
-    known = {
-        name: read_description(run / "checkpoints" / "step_000002.safetensors", name)["arguments"]["action_frame"]
-        for name in ("arm", "hand")
-    }
+    policy = run / "checkpoints" / "step_000002.safetensors"
+    known = {name: read_description(policy, name)["arguments"]["action_frame"] for name in ("arm", "hand")}
     assert known == {"arm": {"kind": "delta", "state": [0, 1]}, "hand": {"kind": "delta", "state": [None, 1]}}
+    deployed = start_policy(Settings(robot="toy", policy=str(policy), embodiment="arm"), recorded_robot())
+    assert deployed.needs.offsets == ((0, 0), (1, 1))
+    with pytest.raises(UsageError, match="its actions are grip, two"):
+        start_policy(Settings(robot="toy", policy=str(policy), embodiment="hand"), recorded_robot())
 
 
 @pytest.mark.parametrize(
