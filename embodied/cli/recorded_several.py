@@ -97,11 +97,14 @@ def robot_frames(stores: Mapping[str, EpisodeStore], config: DictConfig) -> dict
         return {}
     names = {name: spec_names(store, ACTION) for name, store in stores.items()}
 
+    def having(part: str) -> list[str]:
+        whole = [name for name in names if part in names[name]]  # as in `match_actions`: then it is no part of another
+        return whole or [name for name in names if any(part in axis for axis in names[name])]
+
     def kept(parts: Any, name: str) -> Any:
         if not OmegaConf.is_list(parts):
             return parts  # refused where it is read
-        having = {part: {each for each in names if any(str(part) in axis for axis in names[each])} for part in parts}
-        return [part for part in parts if name in having[part] or not having[part]]
+        return [part for part in parts if name in (found := having(str(part))) or not found]
 
     return {name: {entry: kept(value, name) for entry, value in setting.items()} for name in stores}
 

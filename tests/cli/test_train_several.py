@@ -218,12 +218,14 @@ def test_robots_may_be_named_and_look_through_cameras_of_other_names(tmp_path):
     assert loaded.cameras == ("front", "hand") and told["env"]["task"] == "arm"
 
 
-def test_what_stays_absolute_is_named_for_the_robot_that_has_it(stores):
+def test_what_stays_absolute_is_named_for_the_robot_that_has_it(stores, tmp_path):
     opened = {name: EpisodeStore.open(store) for name, store in stores.items()}
-    config = compose_config("train", ["policy.action_frame={kind: delta, keep: [grip, nothing]}"])
+    opened["other"] = EpisodeStore.open(write_robot(tmp_path / "other", action_names=("grip", "a_2")))
+    config = compose_config("train", ["policy.action_frame={kind: delta, keep: [a, gri, nothing]}"])
     assert robot_frames(opened, config) == {
-        "arm": {"kind": "delta", "keep": ["grip", "nothing"]},
+        "arm": {"kind": "delta", "keep": ["a", "gri", "nothing"]},
         "hand": {"kind": "delta", "keep": ["nothing"]},
+        "other": {"kind": "delta", "keep": ["gri", "nothing"]},  # a is another's whole name
     }
     assert robot_frames(opened, compose_config("train", ["policy.action_frame=delta"])) == {}
 
