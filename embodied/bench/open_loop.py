@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embodied.bench.experiment import Experiment, encode
+from embodied.bench.cloning import encode
+from embodied.bench.experiment import Experiment
 from embodied.bench.imitation_data import read_episodes
 from embodied.bench.plots import plot_actions
 from embodied.core.protocols import ACTION, FEATURES, STATE, Reporter

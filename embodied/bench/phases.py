@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from embodied.bench import planning
+from embodied.bench.cloning import encode, select, train
 from embodied.bench.cpu_time import CpuWatch
-from embodied.bench.experiment import Experiment, encode, select, train
+from embodied.bench.experiment import Experiment
 from embodied.bench.feature_checks import check_features, check_on_environment
 from embodied.bench.open_loop import evaluate_open_loop, select_open_loop
 from embodied.bench.open_loop_report import summarize_open_loop, write_open_loop

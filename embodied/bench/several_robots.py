@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embodied.bench.experiment import Experiment, encode, fresh_weights, optimize, samples_of
+from embodied.bench.cloning import encode, fresh_weights, optimize, samples_of
+from embodied.bench.experiment import Experiment
 from embodied.bench.feature_checks import check_features
 from embodied.bench.imitation_data import measure_features, measure_robot
 from embodied.bench.open_loop import select_open_loop
