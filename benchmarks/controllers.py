@@ -11,9 +11,9 @@ extractor; the same environments, encoder, network, hyper-parameters and seeds. 
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import closing
+from importlib.resources import files
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -21,10 +21,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+import yaml
 from stable_baselines3 import PPO
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
+from embodied.core.files import write_json
 from embodied.core.protocols import INPUTS, STATE, image_key
 from embodied.core.reporting import SilentReporter
 from embodied.datasets.loading.demonstrations import Demonstrations
@@ -135,6 +137,7 @@ def cloning() -> dict[str, float]:
 def chunks() -> dict[str, float]:
     """Seconds per episode of policies that execute chunks, untrained; the same outcomes are asserted."""
     encoder = load_encoder("default").to(DEVICE)
+    sizes = yaml.safe_load((files("embodied.conf") / "policy" / "bc.yaml").read_text())["head_sizes"]
     found: dict[str, float] = {}
     for head in ("flow", "diffusion"):
         policy = BCPolicy(
@@ -144,6 +147,7 @@ def chunks() -> dict[str, float]:
             action_dim=4,
             feature_shape=(encoder.width,),
             head=head,
+            head_options=sizes[head],
             action_space={"low": [-1.0] * 4, "high": [1.0] * 4},
         )
         policy.to(DEVICE).eval()
@@ -239,14 +243,14 @@ def encoder_inside(agent: PPOAgent, environments: VecEnv, network: dict[str, Any
 
 
 def main() -> None:
-    chosen = sys.argv[1:] or ["cloning", "chunks", "ppo"]
-    found: dict[str, float] = {}
-    for name in chosen:
-        found |= {"cloning": cloning, "chunks": chunks, "ppo": ppo}[name]()
-    for name, value in found.items():
-        print(f"{name:<48}{value:>12.4g}")
-    target = Path("docs/results/controllers.json")
-    target.write_text(json.dumps({"device": str(DEVICE), "threads": torch.get_num_threads(), **found}, indent=2) + "\n")
+    parts = {"cloning": cloning, "chunks": chunks, "ppo": ppo}
+    found: dict[str, Any] = {"device": str(DEVICE), "threads": torch.get_num_threads()}
+    for name in sys.argv[1:] or parts:
+        measured = parts[name]()
+        for what, value in measured.items():
+            print(f"{what:<48}{value:>12.4g}", flush=True)
+        found |= measured
+    write_json(Path(__file__).parent.parent / "docs" / "results" / "controllers.json", found)
 
 
 if __name__ == "__main__":
