@@ -21,6 +21,7 @@ from embodied.core.errors import UserError
 LIST = "work.sqlite"
 FAILURES = 2  # one retry
 LOSSES = 3  # workers that an item may take with it
+BUSY_S = 30.0  # how long others are waited for
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 CELL, COLLECT = "cell", "collect"  # kinds of items
 
@@ -87,15 +88,19 @@ class WorkList:
     def __init__(self, folder: Path, *, owner: str | None = None) -> None:
         self.owner = owner or process_name()
         folder.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(folder / LIST, timeout=30.0, isolation_level=None)
+        self._connection = sqlite3.connect(folder / LIST, timeout=BUSY_S, isolation_level=None)
         try:
-            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._log_ahead()
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.executescript(SCHEMA)
             self._add_what_older_lists_lack()
             self._connection.execute("CREATE TEMP TABLE wanted (key TEXT PRIMARY KEY)")  # this process's own
         except sqlite3.DatabaseError as error:
             self._connection.close()
+            if is_busy(error):
+                raise UserError(
+                    f"another program has held {folder / LIST} for {BUSY_S:g} s: end it, or try again when it is done"
+                ) from error
             raise UserError(
                 f"{folder / LIST} cannot be read ({error}): delete it; the results are in {folder / RESULTS}"
             ) from error
@@ -108,6 +113,18 @@ class WorkList:
 
     def close(self) -> None:
         self._connection.close()
+
+    def _log_ahead(self) -> None:
+        """Write-ahead logging, waiting for another process that is about to set it: SQLite itself may not."""
+        until = time.monotonic() + BUSY_S
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if not is_busy(error) or time.monotonic() > until:
+                    raise
+            time.sleep(0.01)
 
     def _add_what_older_lists_lack(self) -> None:
         with self._writing() as connection:
@@ -256,3 +273,8 @@ class WorkList:
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
+
+
+def is_busy(error: sqlite3.DatabaseError) -> bool:
+    """Whether another connection was in the way."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY  # the lowest byte; the rest says why

@@ -4,12 +4,16 @@ import json
 import multiprocessing
 import os
 import signal
+import sqlite3
+import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from claiming import claim_all, claim_many, claim_one_and_stay
 
+from embodied.bench import work_list
 from embodied.bench.cells import RESULT_FORMAT, Cell, CellResult
 from embodied.bench.claimants import LEASE_S, process_name
 from embodied.bench.result_files import file_name, load_result, load_results, result_path, save_result
@@ -149,6 +153,28 @@ def test_processes_that_claim_at_once_share_without_overlap(tmp_path):
     for process in processes:
         process.join()
     assert sorted(claimed) == sorted(keys)
+
+
+def being_made(folder):
+    """A list that another process has begun to make, and holds: here SQLite waits for nobody."""
+    other = sqlite3.connect(folder / LIST, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE other (key TEXT)")
+    other.execute("BEGIN IMMEDIATE")
+    return other
+
+
+def test_a_list_that_another_process_is_making_is_waited_for(tmp_path):
+    other = being_made(tmp_path)
+    threading.Timer(0.3, other.close).start()
+    with WorkList(tmp_path) as work:
+        work.add(items("a"))
+        assert claim_all(work) == ["a"]
+
+
+def test_a_list_that_stays_held_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(work_list, "BUSY_S", 0.2)
+    with closing(being_made(tmp_path)), pytest.raises(UserError, match=r"another program has held .*work\.sqlite"):
+        WorkList(tmp_path)
 
 
 def test_the_list_follows_the_record(tmp_path):
