@@ -24,7 +24,7 @@ from embodied.policies.action_space import ActionSpace
 # What the cell or the machine decides, and `stopping`, which stands once in the plan.
 NOT_IN_A_RECIPE = (
     "store", "encoder", "demos", "seed", "shift", "device", "workers", "slots", "record", "cache", "cache_bytes",
-    "stopping", "session", "recorded",
+    "stopping", "session", "recorded", "embodiment",
 )  # fmt: skip
 SLOTS = 4  # episodes side by side, the same number on every machine: batches of another size round otherwise
 

@@ -1,7 +1,10 @@
 """`embodied bench`: mistakes give one message before anything is made; help; what is printed."""
 
+import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -103,6 +106,18 @@ def test_progress_says_what_ended_and_how_long_the_rest_takes(capsys):
     assert lines[1] == "↻ c  1.0 s: gone, once more  (1 of 3)"
     assert lines[2] == "✓ c  90.0 s  (2 of 3, about 1:30 left)"
     assert lines[3].startswith("✗ d  1.0 s: no [such] thing  (3 of 3")
+
+
+@pytest.mark.sim
+def test_results_of_before_are_shown_under_the_protocol_that_they_were_made_by(capsys, tmp_path, monkeypatch):
+    """What the package does otherwise by default, or settings that it has more of, must not turn them away."""
+    committed = Path(__file__).parents[2] / "docs" / "results" / "quick"
+    shutil.copytree(committed, tmp_path / "bench" / "quick")
+    protocol = json.loads((committed / "bench.json").read_text())["protocol_hash"]
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "suite=quick", "seeds=3", "root=bench"]) == 0
+    told = capsys.readouterr().out
+    assert f"protocol {protocol}" in told and " to do" not in told
 
 
 def test_the_command_starts_without_torch():
