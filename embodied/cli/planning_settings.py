@@ -15,6 +15,7 @@ from embodied.cli.settings import (
     cache_bytes,
     env_options,
     probe_env,
+    reported_shift,
     resolve_cache,
     resolve_device,
     resolve_workers,
@@ -80,7 +81,7 @@ def make_planning(config: DictConfig) -> Planning:
         demos=int(config.demos) if store is not None else 0,
         target=settings["reward"]["target"],
         discount=checked_discount(settings["reward"]["discount"]),
-        shift={"shift": config.evaluate.shift, "shift_strength": config.evaluate.shift_strength},
+        shift=reported_shift(config),
         cache=resolve_cache(config),
         cache_bytes=cache_bytes(config),
     )

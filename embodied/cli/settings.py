@@ -23,6 +23,7 @@ from embodied.core.run_folder import versions
 from embodied.envs.experts.behaviours import check_expert, expert_names
 from embodied.envs.registry import NO_SIMULATOR, load_suite, suite_names
 from embodied.envs.task_env import TaskEnv
+from embodied.envs.visuals.draw import make_visuals
 from embodied.policies.action_space import ActionSpace
 from embodied.policies.assembly import assemble, head_options
 from embodied.policies.augmented_views import read_views
@@ -253,8 +254,14 @@ def cloning_arguments(config: DictConfig) -> dict[str, Any]:
 
 def reported_options(config: DictConfig, env: Mapping[str, Any]) -> dict[str, Any]:
     """What the reported episodes of `embodied train` have of their own: a visual shift, options of the environment."""
-    shift = {"shift": config.evaluate.shift, "shift_strength": config.evaluate.shift_strength}
-    return {**shift, **trial_options(config.evaluate.env, env, setting="evaluate.env")}
+    return {**reported_shift(config), **trial_options(config.evaluate.env, env, setting="evaluate.env")}
+
+
+def reported_shift(config: DictConfig) -> dict[str, Any]:
+    """The visual shift of the reported episodes; UsageError, before anything is trained, if there is none such."""
+    shift, strength = config.evaluate.shift, config.evaluate.shift_strength
+    make_visuals(visuals="static", shift=shift, strength=strength)
+    return {"shift": shift, "shift_strength": strength}
 
 
 def check_proprioception(encoder: str, env: Mapping[str, Any]) -> None:
