@@ -13,7 +13,9 @@ from embodied.core.errors import UsageError
 from embodied.core.protocols import ACTION, FEATURES, PAD_MASK, STATE
 from embodied.core.reporting import SilentReporter
 from embodied.datasets.loading.demonstrations import Demonstrations
+from embodied.encoders.artifact import freeze
 from embodied.encoders.load import load_encoder
+from embodied.encoders.vit import ViTEncoder
 from embodied.policies.artifact import build_policy, describe_policy, load_policy
 from embodied.policies.embodiment_files import EMBODIMENT, description_of, tensors_of
 from embodied.policies.embodiments import Embodiments
@@ -247,6 +249,47 @@ def test_samples_are_each_robots_own_and_drawn_by_size_or_as_asked():
     assert weights[:24].sum() == pytest.approx(0.5) == weights[24:].sum()
     rooted = MixedDemonstrations(uneven, mixing="temperature").weights
     assert rooted[:24].sum() / rooted[24:].sum() == pytest.approx(2.0)  # the square root of 24 to 6
+
+
+@pytest.mark.parametrize(("tune", "moved"), [("full", None), ("lora", 3 * 4 * 2), ("last_k", 12)])
+def test_an_encoder_that_learns_along_is_one_for_all_robots(tune, moved):
+    torch.manual_seed(1)
+    given = freeze(ViTEncoder(image_size=16, patch_size=8, width=12, depth=3, heads=3))
+    metadata = described(feature_shape=[12], tune=tune, tune_rank=2, tune_layers=1)
+    policy = build(metadata, given)
+    random = np.random.default_rng(0)
+    parts = [
+        Demonstrations(
+            random.integers(0, 256, (12, 16, 16, 3), dtype=np.uint8), lengths=[12], history=1,
+            state=random.normal(size=(12, states)).astype(np.float32),
+            action=random.normal(size=(12, actions)).astype(np.float32),
+        )
+        for states, actions in SIZES.values()
+    ]  # fmt: skip
+    samples = MixedDemonstrations(parts)
+    measure_several(policy, parts, samples, device=CPU)
+    before = {name: tensor.clone() for name, tensor in policy.encoder.state_dict().items()}
+    _, found = gradients(policy.train(), samples.batch(np.arange(12, 24)))  # of the second robot alone
+    assert any(name.startswith("encoder.") and gradient.any() for name, gradient in found.items())
+    optimizer = torch.optim.Adam([each for each in policy.parameters() if each.requires_grad], lr=1e-2)
+    for _ in range(3):
+        gradients(policy, samples.batch(np.arange(24)))
+        optimizer.step()
+    assert all(member.encoder is policy.encoder for member in policy.policies)
+    learned = policy.encoder.state_dict()
+    assert sum(not torch.equal(tensor, learned[name]) for name, tensor in before.items()) == (
+        moved or len([*given.parameters()])
+    )
+    tensors = policy.eval().trained_tensors()
+    kept = [name for name in tensors if "encoder." in name]
+    assert kept and all(name.startswith("encoder.") for name in kept), "once, under the name of one robot's policy"
+    for number, (member, name) in enumerate(zip(policy.policies, SIZES, strict=True)):
+        alone = build_policy(description_of(metadata, name, where=""), given)
+        alone.load_trained_tensors(tensors_of(tensors, number))
+        frames, state = torch.randint(0, 256, (3, 16, 16, 3), dtype=torch.uint8), torch.randn(3, 1, SIZES[name][0])
+        with torch.no_grad():
+            shown = [each.eval().predict(each.encode(frames)[:, None], state) for each in (member, alone)]
+        assert torch.equal(*shown)
 
 
 class Interrupted(Exception):
