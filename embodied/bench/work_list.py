@@ -132,12 +132,17 @@ class WorkList:
                 connection.execute("ALTER TABLE items ADD COLUMN team TEXT NOT NULL DEFAULT ''")
 
     def add(self, items: Sequence[Item]) -> None:
-        """Add the items that are not there yet; only those that this process has added are claimed by it."""
+        """Add the items that are not there yet; only those that this process has added are claimed by it.
+
+        Of those that are there, what they need is brought up to date: after `bench.json` was deleted and the suite
+        changed, cells would wait for demonstrations that nobody collects.
+        """
         with self._writing() as connection:
             (after,) = connection.execute("SELECT COALESCE(MAX(position), 0) FROM items").fetchone()
             connection.executemany(
-                "INSERT OR IGNORE INTO items (key, position, kind, needs, encoder, store, team) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO items (key, position, kind, needs, encoder, store, team) VALUES (?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (key) DO UPDATE SET needs = excluded.needs, encoder = excluded.encoder, "
+                "store = excluded.store, team = excluded.team",
                 [
                     (item.key, after + number, item.kind, item.needs, item.encoder, item.store, item.team)
                     for number, item in enumerate(items, start=1)

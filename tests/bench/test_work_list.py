@@ -39,6 +39,18 @@ def test_items_are_claimed_once_and_added_once(tmp_path):
         assert status_of(work, "b") == "running"
 
 
+def test_what_an_item_needs_is_what_was_said_last(tmp_path):
+    with WorkList(tmp_path) as work:
+        work.add([Item(key="demos", kind="collect"), Item(key="cell", needs="demos", store="demos")])
+        work.give_back(claim_all(work))
+    with WorkList(tmp_path) as work:  # as after the suite has changed
+        work.add([Item(key="others", kind="collect"), Item(key="cell", needs="others", store="others")])
+        assert claim_all(work) == ["others"]
+        work.finish("others", 0)
+        claimed = work.claim()
+        assert claimed is not None and (claimed.key, claimed.needs, claimed.store) == ("cell", "others", "others")
+
+
 def test_what_is_needed_comes_first_and_demonstrations_before_all(tmp_path):
     with WorkList(tmp_path) as work:
         work.add(
@@ -226,9 +238,9 @@ def test_a_list_of_an_older_version_goes_on(tmp_path):
     with WorkList(tmp_path) as work:
         work.add(items("a", "b", team="x"))
         first = work.claim()
-        assert (first.key, first.team) == ("a", "")
-        assert work.claim(beside=first) is None
-        assert work.claim().team == "x"
+        assert (first.key, first.team) == ("a", "x")
+        second = work.claim(beside=first)
+        assert (second.key, second.team) == ("b", "x")
 
 
 def test_what_may_be_done_together_is_claimed_beside(tmp_path):
