@@ -117,7 +117,6 @@ class _Oblong(ViTEncoder):
         self.grid = (2, 1)
 
 
-@pytest.mark.skipif(not DEFAULT_FOLDER.is_dir(), reason="no tokenizer is shipped")
 def test_the_shipped_one_loads_and_is_small():
     made = load_frame_tokenizer("default")
     assert made.decode(made.codes(frames(2, 64, 64))).shape == (2, *made.image_size, 3)
