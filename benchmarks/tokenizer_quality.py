@@ -20,11 +20,12 @@ from rich.table import Table
 from torch import Tensor
 
 from embodied.bench.imitation_data import read_episodes
+from embodied.bench.video_metrics import psnr
+from embodied.core.protocols import IMAGE_PREFIX
 from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.encoders.tokenizer import FrameTokenizer, load_frame_tokenizer
 
 EVERY = 5
-IMAGES = "observation.images."
 
 
 def main() -> None:
@@ -43,7 +44,7 @@ def main() -> None:
 
 def frames_of(store: EpisodeStore, size: tuple[int, int]) -> list[Tensor]:
     """Every fifth frame of each episode, uint8 [F, S1, S2, 3]; of the store's first camera."""
-    key = next(key for key in sorted(store.keys) if key.startswith(IMAGES))
+    key = next(key for key in sorted(store.keys) if key.startswith(IMAGE_PREFIX))
     found = [torch.as_tensor(np.asarray(read_episodes(store, key, [number]))) for number in range(len(store))]
     shape = tuple(found[0].shape[1:3])
     if shape != size:
@@ -53,17 +54,17 @@ def frames_of(store: EpisodeStore, size: tuple[int, int]) -> list[Tensor]:
 
 def measured(tokenizer: FrameTokenizer, episodes: list[Tensor]) -> list[str]:
     """Decibels of the tokenizer, of each episode's mean frame and of the mean frame of all."""
-    everything = torch.cat(episodes).float()
+    truth = torch.cat(episodes)
     with torch.inference_mode():
-        drawn = torch.cat([tokenizer.decode(tokenizer.codes(episode)).float() for episode in episodes])
-    own = torch.cat([each.float().mean(0, keepdim=True).expand(each.shape) for each in episodes])
-    return [f"{psnr(guess, everything):.1f}" for guess in (drawn, own, everything.mean(0).expand(everything.shape))]
+        drawn = torch.cat([tokenizer.decode(tokenizer.codes(episode)) for episode in episodes])
+    own = torch.cat([mean_frame(episode).expand(episode.shape) for episode in episodes])
+    guesses = (drawn, own, mean_frame(truth).expand(truth.shape))
+    return [f"{psnr(truth[None].numpy(), guess[None].numpy()).mean():.1f}" for guess in guesses]
 
 
-def psnr(guess: Tensor, truth: Tensor) -> float:
-    """Mean over frames, in dB."""
-    error = (guess - truth).square().mean(dim=(1, 2, 3))
-    return float((10 * torch.log10(255**2 / error)).mean())
+def mean_frame(frames: Tensor) -> Tensor:
+    """Uint8 [1, S1, S2, 3]."""
+    return frames.float().mean(0, keepdim=True).round().to(torch.uint8)
 
 
 if __name__ == "__main__":
