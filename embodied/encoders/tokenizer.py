@@ -173,8 +173,8 @@ def load_frame_tokenizer(spec: str | Path) -> FrameTokenizer:
         folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
         if not folder.is_dir():
             raise UserError(
-                f"no tokenizer at {folder}: give default, or train one with embodied pretrain objective=vq and give its "
-                "run folder"
+                f"no tokenizer at {folder}: train one with embodied pretrain objective=vq, give its run folder (or "
+                "default, which comes with the package)"
             )
     tokenizer = load_artifact(folder)
     if not isinstance(tokenizer, FrameTokenizer):
