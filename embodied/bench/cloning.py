@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -132,21 +131,16 @@ def optimize(
         path = imitate(
             policy.to(experiment.device),
             samples,
-            steps=settings.steps,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            checkpoints=settings.checkpoints,
+            settings,
             seed=experiment.seed,
             checkpoint_folder=run.checkpoints,
             metadata=metadata,
             device=experiment.device,
             log=log,
             reporter=reporter,
-            encoder_learning_rate=settings.encoder_learning_rate,
             weights=weights,
         )
-    card = policy_card(metadata, experiment.assembly, command=run.command, training=asdict(settings))
+    card = policy_card(metadata, experiment.assembly, command=run.command, training=settings.record())
     write_text(run.checkpoints / CARD, card)
     return path
 

@@ -36,21 +36,10 @@ from embodied.policies.artifact import build_policy, describe_policy
 from embodied.policies.assembly import Assembly, assemble, fill_for_sequence
 from embodied.policies.augmented_views import Views, read_views
 from embodied.training.checkpoints import checkpoint_path
+from embodied.training.imitate import Training
 
 VIEWS = "views"  # among the settings of the policy, but not one of its arguments
 ASSEMBLY = ("neck", "feature", "history", "chunk", "execute", "ensemble", "ema")  # settings of `assembly.assemble`
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """Behaviour cloning's settings, see `training.imitate`."""
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    checkpoints: int
-    encoder_learning_rate: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

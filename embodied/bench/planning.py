@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from embodied.bench.experiment import Training
 from embodied.bench.imitation_data import output_shape
 from embodied.bench.planning_speed import measure_planning
 from embodied.bench.session import Session
@@ -33,7 +32,7 @@ from embodied.policies.visual_planning.goals import Goals, goals_from_image, goa
 from embodied.policies.visual_planning.models import SIMULATOR, model_fingerprint
 from embodied.policies.visual_planning.reward_head import RewardSamples, Target, explained, frame_worth
 from embodied.training.checkpoints import checkpoint_path, resume_step
-from embodied.training.imitate import imitate
+from embodied.training.imitate import Training, imitate
 
 READ_AT_ONCE = 256  # frames
 HELD_OUT = 5  # every fifth episode tells how good the head is
@@ -229,16 +228,11 @@ def train_head(
     features = shown_features(policy, store, image_key(str(experiment.env["camera"])), len(worth), reporter)
     policy.head.fit(worth[trained])
     samples = RewardSamples(features[trained], worth[trained])
-    settings = experiment.training
     with run.metrics(keep=resume_step(run.checkpoints)) as log:
         imitate(
             policy,
             samples,
-            steps=settings.steps,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            checkpoints=1,
+            experiment.training,
             seed=experiment.seed,
             checkpoint_folder=run.checkpoints,
             metadata=metadata,

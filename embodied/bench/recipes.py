@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from embodied.bench.cells import Cell
-from embodied.bench.experiment import Experiment, Training
+from embodied.bench.experiment import Experiment
 from embodied.bench.phases import AnyExperiment
 from embodied.bench.plan import IMITATION, PLANNING, REINFORCEMENT, Recipe
 from embodied.bench.planning import Planning
@@ -20,6 +20,7 @@ from embodied.bench.statistics.sequential import SequentialTest
 from embodied.bench.suite import options_of
 from embodied.core.files import cache_folder
 from embodied.policies.action_space import ActionSpace
+from embodied.training.imitate import Training
 
 # What the cell or the machine decides, and `stopping`, which stands once in the plan.
 NOT_IN_A_RECIPE = (
@@ -64,9 +65,7 @@ def recipe_of(experiment: AnyExperiment, collect: Mapping[str, Any], *, proprioc
         value = getattr(experiment, each.name)
         if each.name in NOT_IN_A_RECIPE:
             continue
-        if isinstance(value, Training):
-            value = asdict(value)
-        elif isinstance(value, ActionSpace):
+        if isinstance(value, Training | ActionSpace):
             value = value.record()
         elif isinstance(value, Path):
             value = str(value)

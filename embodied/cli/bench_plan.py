@@ -74,8 +74,10 @@ def make_plan(suite: Suite) -> Plan:
 def _recipe(key: str, task: SuiteTask, variant: str, layers: Sequence[Mapping[str, Any]]) -> Recipe:
     from embodied.bench.recipes import recipe_of
     from embodied.bench.reinforcement import AGENTS
+    from embodied.cli.cloning_settings import make_experiment
     from embodied.cli.planning_settings import PLANNER
-    from embodied.cli.settings import collect_options, make_experiment, make_reinforcement, probe_env
+    from embodied.cli.reinforcement_settings import make_reinforcement
+    from embodied.cli.settings import collect_options, probe_env
 
     experiment: AnyExperiment
 

@@ -29,6 +29,7 @@ LATER = (
     "holdout",
     "mixing",
     "policy.action_frame",
+    *("train.warmup_steps", "train.clip", "train.precision"),
 )  # settings that did not exist at first: at null a run is the one it was
 
 

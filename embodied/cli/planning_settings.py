@@ -7,7 +7,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from embodied.bench.experiment import Training
 from embodied.bench.planning import Planning
 from embodied.bench.policy_episodes import REPORT_SEEDS, episode_seeds
 from embodied.cli.config import positive
@@ -26,6 +25,7 @@ from embodied.datasets.store.episode_index import is_store
 from embodied.policies.action_space import ActionSpace
 from embodied.policies.visual_planning.goals import is_picture
 from embodied.policies.visual_planning.models import SIMULATOR
+from embodied.training.imitate import Training
 
 PLANNER = "embodied.policies.visual_mpc.VisualMPC"
 DEMONSTRATIONS = "demos"  # policy.goal: the last frames of the successful ones

@@ -16,8 +16,7 @@ from embodied.core.errors import UsageError, unknown_name
 from embodied.core.run_folder import RunFolder
 from embodied.datasets.store.episode_index import is_store
 from embodied.models.vit_arguments import is_number
-from embodied.training.optimization import Recipe, scaled_learning_rate
-from embodied.training.pretrain import PRECISIONS
+from embodied.training.optimization import PRECISIONS, Recipe, scaled_learning_rate
 
 NUMBERS = ("learning_rate", "weight_decay", "clip", "warmup_steps", "layer_decay", "average")  # of train
 

@@ -13,16 +13,13 @@ from embodied.bench.experiment import Experiment
 from embodied.bench.imitation_data import read_episodes
 from embodied.bench.recorded import Recorded
 from embodied.bench.reinforcement import AGENTS
+from embodied.cli.cloning_settings import check_cloning, check_no_frame, chosen_frame, cloning_arguments
 from embodied.cli.config import positive
 from embodied.cli.planning_settings import PLANNER
 from embodied.cli.recorded_fits import check_fits_environment, recorded_cameras, spec_names
 from embodied.cli.recorded_frames import recorded_frame
 from embodied.cli.settings import (
     action_space_of,
-    check_cloning,
-    check_no_frame,
-    chosen_frame,
-    cloning_arguments,
     env_options,
     reported_options,
 )

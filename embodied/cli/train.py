@@ -22,14 +22,15 @@ from embodied.bench.experiment import Experiment, check_policy
 from embodied.bench.phases import AnyExperiment, Collect, run_phases, run_several
 from embodied.bench.planning import check_planning
 from embodied.bench.reinforcement import AGENTS, check_agent
+from embodied.cli.cloning_settings import make_experiment
 from embodied.cli.collect import collect_store
 from embodied.cli.config import given_names
 from embodied.cli.planning_settings import PLANNER, make_planning
 from embodied.cli.recorded_settings import check_same_data, data_record, make_recorded, notes, resolved
 from embodied.cli.recorded_several import check_same_stores, make_several, several_notes, several_record
+from embodied.cli.reinforcement_settings import make_reinforcement
 from embodied.cli.reporter import RichReporter, closing_table, open_loop_table, several_tables
 from embodied.cli.runs import open_run, run_verb
-from embodied.cli.settings import make_experiment, make_reinforcement
 from embodied.core.errors import UsageError
 from embodied.core.protocols import Reporter
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,12 +13,49 @@ import torch
 from torch import Tensor
 
 from embodied.core.checkpoint import load_checkpoint, save_checkpoint
+from embodied.core.errors import UserError
 from embodied.core.protocols import LogMetrics, Reporter
 from embodied.core.seeding import numpy_generator, torch_generator
 from embodied.datasets.loading.sampling import EpochSampler
+from embodied.objectives.parts.schedules import warmed_up
 from embodied.training.checkpoints import checkpoint_path, checkpoint_steps, drop_old_states, resume_step, state_path
 
 ENCODER = ("encoder.", "controller.neck.network.")  # what names of a pre-trained network's parameters begin with
+LATER = (
+    "warmup_steps",
+    "clip",
+    "precision",
+)  # settings that did not exist at first: at None a record is the one it was
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Settings of `imitate`.
+
+    Attributes:
+        steps: optimiser steps in all; 0: the policy is saved as it is.
+        batch_size: samples per step; at most the number of samples is used.
+        learning_rate, weight_decay: of AdamW; the rate where it is highest.
+        checkpoints: policies kept, at even distances.
+        encoder_learning_rate: where it is highest, of parameters of an encoder that learns; None: as of all others.
+        warmup_steps: in which the rates rise from near zero along a line; None: none.
+        clip: the largest norm of the gradient of all parameters together, which larger ones are scaled to; None: any.
+        precision: `bf16` for autocast of the loss, weights stay float32; None or `fp32` for none.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    checkpoints: int
+    encoder_learning_rate: float | None = None
+    warmup_steps: int | None = None
+    clip: float | None = None
+    precision: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What a benchmark's protocol has of it, JSON-able; `Training(**record)` gives it back."""
+        return {name: value for name, value in asdict(self).items() if value is not None or name not in LATER}
 
 
 class ImitationPolicy(Protocol):
@@ -49,12 +87,8 @@ class Demonstrations(Protocol):
 def imitate(
     policy: torch.nn.Module,
     demonstrations: Demonstrations,
+    training: Training,
     *,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float,
-    checkpoints: int,
     seed: int,
     checkpoint_folder: Path,
     metadata: Mapping[str, Any],
@@ -62,10 +96,9 @@ def imitate(
     log: LogMetrics,
     reporter: Reporter,
     log_every: int = 50,
-    encoder_learning_rate: float | None = None,
     weights: np.ndarray | None = None,
 ) -> Path:
-    """Minimise `policy.loss` with Adam, the learning rate falling to zero along half a cosine.
+    """Minimise `policy.loss` with AdamW, the learning rate falling to zero along half a cosine.
 
     CortexBench keeps it constant and reports the best of twenty checkpoints. Our number is the final checkpoint, and
     the last step of a constant rate is a draw of luck.
@@ -77,10 +110,7 @@ def imitate(
     Args:
         policy: an `ImitationPolicy`, on `device`.
         demonstrations: the samples.
-        steps: optimiser steps in all; 0: the policy is saved as it is.
-        batch_size: samples per step; at most the number of samples is used.
-        learning_rate, weight_decay: of Adam(W); the rate at the first step.
-        checkpoints: policies kept, at even distances.
+        training: steps, rates and the like.
         seed: of the order and of augmentation.
         checkpoint_folder: gets `step_<n>.safetensors` (policies) and one `state_<n>.safetensors` (to continue).
         metadata: what a policy file needs beside its tensors to be rebuilt (`policies.artifact`).
@@ -88,33 +118,41 @@ def imitate(
         log: called every `log_every` steps and at the end with the mean since the call before.
         reporter: shows progress.
         log_every: steps between records.
-        encoder_learning_rate: at the first step, of parameters of an encoder that learns; None: as of all others.
         weights: how often each sample is drawn, in proportion; None: every epoch passes through all.
 
     Returns:
         The path of the final policy.
+
+    Raises:
+        UserError: the loss is not finite. What was saved before stays, nothing is saved of that step.
     """
-    groups = parameter_groups(policy, learning_rate, encoder_learning_rate)
+    steps, batch_size = training.steps, training.batch_size
+    groups = parameter_groups(policy, training.learning_rate, training.encoder_learning_rate)
     parameters = [parameter for group in groups for parameter in group["params"]]
-    optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=training.learning_rate, weight_decay=training.weight_decay)
     after_step = getattr(policy, "after_step", lambda: None)
     done = resume_step(checkpoint_folder)
     if done:
         _restore(policy, optimizer, parameters, state_path(checkpoint_folder, done))
-    keep = set(checkpoint_steps(steps, checkpoints))
+    keep = set(checkpoint_steps(steps, training.checkpoints))
     losses: list[dict[str, float]] = []
     draw = None
     if weights is not None:
         draw = EpochSampler(len(weights), batch_size=min(batch_size, len(weights)), seed=seed, weights=weights).batch
     for step in reporter.track(range(done + 1, steps + 1), total=steps, description="train", done=done):
         policy.train()
+        factor = warmed_up("cosine", step - 1, warmup_steps=training.warmup_steps or 0, steps=steps)
         for group in optimizer.param_groups:
-            group["lr"] = group["first_rate"] * 0.5 * (1 + math.cos(math.pi * (step - 1) / steps))
+            group["lr"] = group["highest_rate"] * factor
         indices = draw(step - 1) if draw else batch_indices(len(demonstrations), batch_size, step - 1, seed)
         batch = {name: tensor.to(device) for name, tensor in demonstrations.batch(indices).items()}
-        loss, metrics = policy.loss(batch, torch_generator(seed, "imitate", step))  # type: ignore[operator]
+        with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
+            loss, metrics = policy.loss(batch, torch_generator(seed, "imitate", step))  # type: ignore[operator]
+        _require_finite(float(loss.detach()), step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if training.clip is not None:
+            metrics = {**metrics, "gradient_norm": torch.nn.utils.clip_grad_norm_(parameters, training.clip)}
         optimizer.step()
         after_step()
         losses.append({"loss": float(loss.detach()), **{name: float(value) for name, value in metrics.items()}})
@@ -133,6 +171,12 @@ def imitate(
     return checkpoint_path(checkpoint_folder, steps)
 
 
+def _require_finite(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        what = "lower train.learning_rate, or set train.clip=1 or train.warmup_steps=100"
+        raise UserError(f"the loss is {loss} at step {step}: {what}")
+
+
 def mean_metrics(records: list[dict[str, float]]) -> dict[str, float]:
     """The mean of every metric over the records that have it: a head with phases has others in each."""
     names = dict.fromkeys(name for record in records for name in record)
@@ -142,14 +186,14 @@ def mean_metrics(records: list[dict[str, float]]) -> dict[str, float]:
 def parameter_groups(
     policy: torch.nn.Module, learning_rate: float, encoder_learning_rate: float | None
 ) -> list[dict[str, Any]]:
-    """Groups of what learns for an optimiser, each with its rate at the first step: all, or the encoder by itself."""
+    """Groups of what learns for an optimiser, each with its highest rate: all, or the encoder by itself."""
     learning = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
     if encoder_learning_rate is None:
-        return [{"params": list(learning.values()), "first_rate": learning_rate}]
+        return [{"params": list(learning.values()), "highest_rate": learning_rate}]
     encoder = [parameter for name, parameter in learning.items() if name.startswith(ENCODER)]
     others = [parameter for name, parameter in learning.items() if not name.startswith(ENCODER)]
     rates = ((others, learning_rate), (encoder, encoder_learning_rate))
-    return [{"params": parameters, "first_rate": rate} for parameters, rate in rates if parameters]
+    return [{"params": parameters, "highest_rate": rate} for parameters, rate in rates if parameters]
 
 
 def batch_indices(samples: int, batch_size: int, step: int, seed: int) -> np.ndarray:

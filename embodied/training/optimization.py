@@ -15,6 +15,7 @@ from embodied.core.errors import UsageError, unknown_name
 from embodied.objectives.parts.schedules import ramp, warmed_up
 from embodied.training.schedule_free import ScheduleFreeAdamW
 
+PRECISIONS = ("fp32", "bf16")  # of what is computed; weights are float32
 SCHEDULES = ("cosine", "linear", "constant", "schedule_free")
 SCALINGS = {"none": (1, 0.0), "linear": (256, 1.0), "sqrt": (1024, 0.5)}  # reference batch, power
 

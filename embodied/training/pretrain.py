@@ -19,6 +19,7 @@ from embodied.core.seeding import derive_seed, torch_generator
 from embodied.datasets.loading.read_ahead import run_ahead
 from embodied.training.batches import Batch, ReadBatch, as_batch, count_rows, to_tensors
 from embodied.training.optimization import (
+    PRECISIONS,
     Recipe,
     WeightAverage,
     compile_parts,
@@ -30,8 +31,6 @@ from embodied.training.optimization import (
 from embodied.training.pretrain_records import Window
 from embodied.training.pretrain_state import STATE, restore_state, save_state
 from embodied.training.throughput import count_flops, peak_flops
-
-PRECISIONS = ("fp32", "bf16")
 
 
 class Monitor(Protocol):

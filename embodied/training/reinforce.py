@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,10 +13,13 @@ import torch
 from torch import Tensor
 
 from embodied.core.checkpoint import save_checkpoint
+from embodied.core.errors import UserError
 from embodied.core.protocols import LogMetrics, Reporter
 from embodied.core.seeding import derive_seed
 from embodied.datasets.ticking import ticking
 from embodied.training.checkpoints import checkpoint_path, drop_old_states, resume_step, state_path
+
+NO_DISTRIBUTION = "to satisfy the constraint"  # torch's words where a distribution's parameters are not finite
 
 
 class Algorithm(Protocol):
@@ -83,6 +87,9 @@ def reinforce(
 
     Returns:
         The path of the final policy.
+
+    Raises:
+        UserError: losses, actions or weights are no longer finite. What was saved before stays as it is.
     """
     from stable_baselines3.common.logger import Logger
 
@@ -96,16 +103,24 @@ def reinforce(
             _seed_everything(derive_seed(seed, "reinforce", piece), algorithm)
             environments.restart(derive_seed(seed, "environments", piece))
             state.end_running_episodes(algorithm)
-            algorithm.learn(
-                min(checkpoint_every, total_steps - piece),
-                callback=_counter(advance),
-                reset_num_timesteps=False,
-                log_interval=1,
-            )
+            try:
+                algorithm.learn(
+                    min(checkpoint_every, total_steps - piece),
+                    callback=_counter(advance),
+                    reset_num_timesteps=False,
+                    log_interval=1,
+                )
+            except ValueError as error:
+                if NO_DISTRIBUTION not in str(error):
+                    raise
+                raise _diverged("actions of the agent", algorithm.num_timesteps) from error
             step = algorithm.num_timesteps
             algorithm.logger.dump(step)  # what the last update recorded would be lost at a restart
             policy = checkpoint_path(folder, step)
-            save_checkpoint(policy, dict(policy_tensors()), {**metadata, "step": step})
+            tensors = dict(policy_tensors())
+            if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+                raise _diverged("weights of the agent", step)
+            save_checkpoint(policy, tensors, {**metadata, "step": step})
             log({"step": step, **evaluate(policy)})
             state.save_state(state_path(folder, step), algorithm)
             drop_old_states(folder)
@@ -118,6 +133,10 @@ def _seed_everything(seed: int, algorithm: Algorithm) -> None:
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     algorithm.action_space.seed(seed % 2**31)
+
+
+def _diverged(what: str, step: int) -> UserError:
+    return UserError(f"the {what} are not finite after {step} steps: lower policy.learning_rate")
 
 
 def _counter(advance: Callable[[int], None]) -> Any:
@@ -142,6 +161,8 @@ def _metrics_writer(log: LogMetrics) -> Any:
         def write(self, key_values: dict[str, Any], key_excluded: dict[str, Any], step: int = 0) -> None:
             kept = {key: float(value) for key, value in key_values.items() if not key.startswith("time/")}
             log({"step": step, **kept})
+            if not all(isfinite(value) for key, value in kept.items() if key.endswith("loss")):
+                raise _diverged("losses of the agent", step)
 
         def close(self) -> None:
             pass

@@ -5,9 +5,10 @@ from importlib.resources import files
 import pytest
 from hydra import compose, initialize_config_module
 
+from embodied.cli.cloning_settings import make_experiment
 from embodied.cli.config import compose_config, groups, identity
 from embodied.cli.multirun import combinations
-from embodied.cli.settings import make_experiment, resolve_device, resolve_workers
+from embodied.cli.settings import resolve_device, resolve_workers
 from embodied.core.errors import UsageError
 
 VERBS = ("train", "evaluate", "collect", "pretrain")
@@ -77,6 +78,11 @@ def test_wrong_settings_say_what_is_right(override, message):
         ("collect.noise=-0.1", "collect.noise must be at least 0, got -0.1"),
         ("train.steps=3", "train.checkpoints must be in [1, train.steps=3], got 4"),
         ("train.learning_rate=0.0", "train.learning_rate must be positive"),
+        ("train.warmup_steps=2000", "train.warmup_steps must be a whole number below train.steps=2000, got 2000"),
+        ("train.warmup_steps=-1", "train.warmup_steps must be a whole number below train.steps=2000, got -1"),
+        ("train.clip=0", "train.clip must be a positive number or null, got 0"),
+        ("train.clip=norm", "train.clip must be a positive number or null, got 'norm'"),
+        ("train.precision=bf61", "unknown train.precision 'bf61': did you mean bf16?"),
         ("env.render=shiny", "unknown render 'shiny'"),
     ],
 )
@@ -95,6 +101,8 @@ def test_identity_leaves_out_what_changes_no_result():
     plain = identity(compose_config("train", []))
     assert identity(compose_config("train", ["resume=true", "workers=3"])) == plain
     assert identity(compose_config("train", ["seed=3"])) != plain
+    assert set(plain["train"]) == {"steps", "batch_size", "learning_rate", "weight_decay", "checkpoints"}  # as at first
+    assert identity(compose_config("train", ["train.clip=1"])) != plain
 
 
 def test_sweeps_are_multiplied_out():

@@ -9,11 +9,11 @@ import torch
 from recorded_store import ACTION, FRONT, STATE, recorded_robot, write_recorded
 
 from embodied.bench.open_loop import held_out_episodes, replay
+from embodied.cli.cloning_settings import policy_arguments
 from embodied.cli.config import compose_config, given_names, identity
 from embodied.cli.main import main
 from embodied.cli.recorded_frames import recorded_frame
 from embodied.cli.recorded_settings import make_recorded, notes, resolved
-from embodied.cli.settings import policy_arguments
 from embodied.core.errors import UsageError
 from embodied.core.reporting import SilentReporter
 from embodied.datasets.store.episode_store import EpisodeStore

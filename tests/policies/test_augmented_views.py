@@ -6,8 +6,8 @@ import torch
 from small_policies import HashedText
 
 from embodied.bench.imitation_data import demonstrations, feature_inputs
+from embodied.cli.cloning_settings import policy_arguments
 from embodied.cli.config import compose_config
-from embodied.cli.settings import policy_arguments
 from embodied.core.errors import UsageError
 from embodied.core.reporting import SilentReporter
 from embodied.datasets.store.episode_store import EpisodeStore, KeySpec

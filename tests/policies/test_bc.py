@@ -13,7 +13,7 @@ from embodied.policies.assembly import KINDS, assemble, head_options
 from embodied.policies.bc import BCPolicy
 from embodied.policies.controller import feature_scales
 from embodied.policies.heads.registry import heads
-from embodied.training.imitate import imitate
+from embodied.training.imitate import Training, imitate
 
 
 def make_policy(head="mlp", history=3, *, feature_shape=None, **options):
@@ -227,8 +227,9 @@ def make_batch(policy, batch=8):
     }
 
 
+@pytest.mark.parametrize("reduced", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("head", PLAIN_HEADS)
-def test_every_head_learns_by_its_defaults_and_leaves_a_frozen_encoder_alone(head):
+def test_every_head_learns_by_its_defaults_and_leaves_a_frozen_encoder_alone(head, reduced):
     policy = make_policy(head, history=None)
     policy.normalizer.fit(torch.rand(50, 4) * 2 - 1)
     batch = make_batch(policy)
@@ -237,7 +238,8 @@ def test_every_head_learns_by_its_defaults_and_leaves_a_frozen_encoder_alone(hea
     )
     losses = []
     for step in range(40):
-        loss, metrics = policy.loss(batch, torch.Generator().manual_seed(step))
+        with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
+            loss, metrics = policy.loss(batch, torch.Generator().manual_seed(step))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -419,11 +421,7 @@ def test_the_protocol_trains_as_it_did_before(head, history, tmp_path):
     imitate(
         policy,
         samples,
-        steps=6,
-        batch_size=14,
-        learning_rate=1e-2,
-        weight_decay=0.01,
-        checkpoints=1,
+        Training(steps=6, batch_size=14, learning_rate=1e-2, weight_decay=0.01, checkpoints=1),
         seed=3,
         checkpoint_folder=tmp_path,
         metadata={},

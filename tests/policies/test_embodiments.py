@@ -19,7 +19,7 @@ from embodied.encoders.vit import ViTEncoder
 from embodied.policies.artifact import build_policy, describe_policy, load_policy
 from embodied.policies.embodiment_files import EMBODIMENT, description_of, tensors_of
 from embodied.policies.embodiments import Embodiments
-from embodied.training.imitate import imitate
+from embodied.training.imitate import Training, imitate
 
 CPU = torch.device("cpu")
 MOST = 11  # actions: it divides the width of no layer but those of actions
@@ -316,9 +316,10 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(mixing, tmp_path)
         samples = kind(parts, mixing=mixing)
         measure_several(policy, parts, MixedDemonstrations(parts), device=CPU)
         return imitate(
-            policy, samples, steps=8, batch_size=8, learning_rate=1e-2, weight_decay=0.0, checkpoints=4, seed=0,
-            checkpoint_folder=folder, metadata={}, device=CPU, log=lambda record: None, reporter=SilentReporter(),
-            weights=samples.weights,
+            policy, samples,
+            Training(steps=8, batch_size=8, learning_rate=1e-2, weight_decay=0.0, checkpoints=4),
+            seed=0, checkpoint_folder=folder, metadata={}, device=CPU, log=lambda record: None,
+            reporter=SilentReporter(), weights=samples.weights,
         )  # fmt: skip
 
     whole = load_checkpoint(run(tmp_path / "whole", MixedDemonstrations))[0]

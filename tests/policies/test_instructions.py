@@ -20,7 +20,7 @@ from embodied.envs.vector import reset_slots
 from embodied.policies.artifact import build_policy, describe_policy, load_policy
 from embodied.policies.bc import BCPolicy
 from embodied.training.evaluate import evaluate
-from embodied.training.imitate import imitate
+from embodied.training.imitate import Training, imitate
 
 LEFT, RIGHT = "go left", "go right"
 GOALS = {LEFT: -0.8, RIGHT: 0.8}
@@ -177,11 +177,7 @@ def train(policy, store, folder, text_encoder):
     imitate(
         policy,
         samples,
-        steps=300,
-        batch_size=16,
-        learning_rate=1e-2,
-        weight_decay=0.0,
-        checkpoints=1,
+        Training(steps=300, batch_size=16, learning_rate=1e-2, weight_decay=0.0, checkpoints=1),
         seed=0,
         checkpoint_folder=folder,
         metadata={},

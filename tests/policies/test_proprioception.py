@@ -14,7 +14,7 @@ from embodied.encoders.load import load_encoder
 from embodied.encoders.modality import encode_vectors, input_keys, looks
 from embodied.policies.bc import BCPolicy
 from embodied.policies.export import export_policy
-from embodied.training.imitate import imitate
+from embodied.training.imitate import Training, imitate
 
 CPU = torch.device("cpu")
 
@@ -87,11 +87,7 @@ def test_it_learns_what_the_robot_itself_gives_away(tmp_path, history):
     imitate(
         policy,
         samples,
-        steps=400,
-        batch_size=32,
-        learning_rate=3e-3,
-        weight_decay=0.0,
-        checkpoints=1,
+        Training(steps=400, batch_size=32, learning_rate=3e-3, weight_decay=0.0, checkpoints=1),
         seed=0,
         checkpoint_folder=tmp_path,
         metadata={},

@@ -1,5 +1,6 @@
 """Agents: they learn, they resume exactly, features in buffers equal an encoder inside the agent."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,7 +13,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from toy_environments import make_points
 
 from embodied.core.checkpoint import load_checkpoint
-from embodied.core.errors import UsageError
+from embodied.core.errors import UsageError, UserError
 from embodied.core.reporting import SilentReporter
 from embodied.encoders.scratch import ConvEncoder
 from embodied.encoders.state import StateEncoder
@@ -325,3 +326,11 @@ def test_ppo_that_starts_from_demonstrations_acts_like_them():
     assert rollout(algorithm) > 0.8
     with pytest.raises(UsageError, match="needs demonstrations"):
         agent.clone(algorithm, **{name: array[:0] for name, array in arrays.items()}, seed=0)
+
+
+@pytest.mark.parametrize("kind", ["ppo", "scratch", "sac"])
+def test_an_agent_that_diverges_ends_with_a_word_and_saves_nothing_of_it(kind, tmp_path, monkeypatch):
+    monkeypatch.setitem(AGENTS, kind, replace(AGENTS[kind], learning_rate=1e30))
+    with pytest.raises(UserError, match=r"of the agent are not finite after \d+ steps: lower policy.learning_rate"):
+        run(kind, tmp_path, total_steps=1024, checkpoint_every=512)
+    assert not list(tmp_path.glob("*.safetensors"))

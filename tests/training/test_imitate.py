@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from embodied.core.checkpoint import load_checkpoint
-from embodied.core.errors import UsageError
+from embodied.core.errors import UsageError, UserError
 from embodied.core.reporting import SilentReporter
 from embodied.training.checkpoints import checkpoint_steps, resume_step
-from embodied.training.imitate import batch_indices, imitate, mean_metrics
+from embodied.training.imitate import Training, batch_indices, imitate, mean_metrics
 
 
 class LinearPolicy(nn.Module):
@@ -65,11 +65,7 @@ def run(folder, reporter=None, log=lambda record: None, steps=40):
     return imitate(
         LinearPolicy(),
         Samples(),
-        steps=steps,
-        batch_size=16,
-        learning_rate=1e-2,
-        weight_decay=0.0,
-        checkpoints=4,
+        Training(steps=steps, batch_size=16, learning_rate=1e-2, weight_decay=0.0, checkpoints=4),
         seed=7,
         checkpoint_folder=folder,
         metadata={"target": "t"},
@@ -124,9 +120,9 @@ class EncodingPolicy(LinearPolicy):
 
 
 def imitate_with(policy, folder, records, **options):
-    settings = {"steps": 40, "batch_size": 16, "learning_rate": 1e-2, "weight_decay": 0.1, "checkpoints": 1, "seed": 7}
+    settings = {"steps": 40, "batch_size": 16, "learning_rate": 1e-2, "weight_decay": 0.1, "checkpoints": 1, **options}
     places = {"checkpoint_folder": folder, "metadata": {}, "device": torch.device("cpu"), "log": records.append}
-    return imitate(policy, Samples(), **settings, **places, reporter=SilentReporter(), log_every=15, **options)
+    return imitate(policy, Samples(), Training(**settings), seed=7, **places, reporter=SilentReporter(), log_every=15)
 
 
 def test_the_encoder_learns_at_a_rate_of_its_own(tmp_path):
@@ -169,3 +165,87 @@ def test_checkpoints_must_fit():
     assert checkpoint_steps(0, 4) == [0]  # nothing is trained
     with pytest.raises(UsageError, match=r"must be in \[1, train.steps=3\], got 4"):
         checkpoint_steps(3, 4)
+
+
+class RecordingPolicy(LinearPolicy):
+    """Its loss has a gradient of a known norm; it remembers the type it computed with and every step it made."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Linear(3, 2)
+        self.types, self.moves, self.before = [], [], None
+
+    def loss(self, batch, generator=None):
+        answer = self.network(batch["features"])
+        self.types.append(answer.dtype)
+        self.before = self.network.weight.detach().clone()
+        return 1000 * (answer - batch["action"]).square().mean(), {}
+
+    def after_step(self):
+        self.moves.append((self.network.weight - self.before).abs().max().item())
+
+
+def test_the_rate_rises_before_it_falls(tmp_path):
+    plain, warmed = RecordingPolicy(), RecordingPolicy()
+    imitate_with(plain, tmp_path / "plain", [])
+    imitate_with(warmed, tmp_path / "warmed", [], warmup_steps=10)
+    # Adam's first step is as long as the rate: a tenth of it on the first of ten steps.
+    assert warmed.moves[0] == pytest.approx(0.1 * plain.moves[0], rel=1e-3)
+    assert warmed.moves[-1] < 0.02 * max(warmed.moves)
+
+
+def test_a_gradient_is_scaled_to_its_largest_norm(tmp_path):
+    grown, clipped, records = RecordingPolicy(), RecordingPolicy(), []
+    imitate_with(grown, tmp_path / "grown", [])
+    imitate_with(clipped, tmp_path / "clipped", records, clip=1e-3)
+    assert all("gradient_norm" in record and record["gradient_norm"] > 1 for record in records)  # as it was
+    norm = torch.cat([part.grad.flatten() for part in clipped.parameters()]).norm()
+    assert norm.item() == pytest.approx(1e-3, rel=1e-3)
+    assert torch.cat([part.grad.flatten() for part in grown.parameters()]).norm() > 1
+
+
+def test_bf16_computes_in_bf16_and_keeps_float32_weights(tmp_path):
+    whole, reduced = RecordingPolicy(), RecordingPolicy()
+    imitate_with(whole, tmp_path / "fp32", [], precision="fp32", steps=200)
+    path = imitate_with(reduced, tmp_path / "bf16", [], precision="bf16", steps=200)
+    assert set(whole.types) == {torch.float32} and set(reduced.types) == {torch.bfloat16}
+    saved, _ = load_checkpoint(path)
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    assert (saved["network.weight"] - whole.network.weight).abs().max() < 0.02
+
+
+def test_warm_up_clipping_and_bf16_resume_to_the_same_weights(tmp_path):
+    options = {"warmup_steps": 15, "clip": 0.5, "precision": "bf16", "checkpoints": 4}
+    whole, _ = load_checkpoint(imitate_with(LinearPolicy(), tmp_path / "whole", [], **options))
+    with pytest.raises(Killed):
+        imitate(
+            LinearPolicy(), Samples(),
+            Training(steps=40, batch_size=16, learning_rate=1e-2, weight_decay=0.1, **options),
+            seed=7, checkpoint_folder=tmp_path / "parts", metadata={}, device=torch.device("cpu"),
+            log=lambda record: None, reporter=KillingReporter(12),
+        )  # fmt: skip
+    assert resume_step(tmp_path / "parts") == 10
+    parts, _ = load_checkpoint(imitate_with(LinearPolicy(), tmp_path / "parts", [], **options))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+class DivergingPolicy(LinearPolicy):
+    def loss(self, batch, generator=None):
+        loss, metrics = super().loss(batch, generator)
+        self.calls = getattr(self, "calls", 0) + 1
+        return (loss / 0 if self.calls == 25 else loss), metrics
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_and_spoils_no_file(tmp_path):
+    with pytest.raises(UserError, match=r"the loss is inf at step 25: lower train.learning_rate, or set train.clip=1"):
+        imitate_with(DivergingPolicy(), tmp_path, [], checkpoints=4)
+    assert resume_step(tmp_path) == 20
+    saved, _ = load_checkpoint(tmp_path / "step_000020.safetensors")
+    assert all(tensor.isfinite().all() for tensor in saved.values())
+
+
+def test_a_record_of_settings_has_later_ones_only_where_they_are_set():
+    old = {"steps": 40, "batch_size": 16, "learning_rate": 1e-2, "weight_decay": 0.1, "checkpoints": 1}
+    assert Training(**old).record() == {**old, "encoder_learning_rate": None}
+    assert Training(**old, clip=1.0).record() == {**old, "encoder_learning_rate": None, "clip": 1.0}
+    assert Training(**Training(**old, clip=1.0).record()) == Training(**old, clip=1.0)
