@@ -30,6 +30,7 @@ from embodied.bench.store_costs import cost_of, save_store_cost
 from embodied.bench.suite import MANDATORY, tries_static
 from embodied.bench.team_evaluation import Trained, evaluate_together
 from embodied.bench.work_list import COLLECT, Item
+from embodied.core.allocator import keep_freed_memory
 from embodied.core.errors import UserError
 from embodied.core.files import hash_json, write_text
 from embodied.core.reporting import SilentReporter
@@ -76,6 +77,7 @@ class CellRunner:
     def __init__(self, folder: Path, place: Place, filmed: Sequence[int], *, batch_cells: int = 1) -> None:
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
         torch.set_num_threads(place.threads)
+        keep_freed_memory()
         plan = load_plan(folder)
         assert plan is not None, folder
         self._plan: Plan = plan

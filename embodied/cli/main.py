@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from embodied.core.allocator import keep_freed_memory
 from embodied.core.errors import UserError, unknown_name
 
 FIXABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
@@ -94,6 +95,7 @@ def dispatch(arguments: Sequence[str], *, debug: bool) -> int:
     if ("--help" in rest or "-h" in rest) and not VERBS[name].own_help:
         print_verb_help(name)
         return 0
+    keep_freed_memory()
     module = import_module(f"embodied.cli.{VERBS[name].module}")
     return int(module.main(rest, debug=debug))
 

@@ -27,6 +27,7 @@ from embodied.bench.work_list import Item
 from embodied.cli.bench_plan import override_text
 from embodied.cli.config import compose_config
 from embodied.cli.replicate_looks import look_at
+from embodied.core.allocator import keep_freed_memory
 from embodied.core.files import atomic_path, hash_json, write_json, write_text
 from embodied.core.reporting import SilentReporter
 from embodied.core.run_folder import Stopwatch, read_metrics
@@ -58,6 +59,7 @@ class MakeJobRunner:
         import torch
 
         torch.set_num_threads(self.place.threads)
+        keep_freed_memory()
         device = self.place.devices[worker % len(self.place.devices)]
         if device.startswith("cuda"):  # without its number in the settings: another worker may go on with a job
             torch.cuda.set_device(device)
