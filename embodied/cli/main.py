@@ -97,7 +97,20 @@ def dispatch(arguments: Sequence[str], *, debug: bool) -> int:
         return 0
     keep_freed_memory()
     module = import_module(f"embodied.cli.{VERBS[name].module}")
-    return int(module.main(rest, debug=debug))
+    code = int(module.main(rest, debug=debug))
+    leave_process_group()
+    return code
+
+
+def leave_process_group() -> None:
+    """Of several processes that a launcher started, let each end its threads before it ends itself.
+
+    Otherwise one can be aborted on its way out, and the launcher calls a run that was finished failed. After an error
+    nothing is waited for: the launcher ends the others.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def guarded(action: Callable[[], int], *, debug: bool) -> int:

@@ -127,3 +127,17 @@ def test_python_m_embodied_is_the_command():
 def test_help_does_not_import_torch():
     code = "import sys, embodied.cli.main as m; m.main(['--help']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_one_of_several_processes_leaves_them_when_it_is_done():
+    import torch.distributed as distributed
+
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        assert main(["list", "bodies"]) == 2  # of a failure the launcher ends the others
+        assert distributed.is_initialized()
+        assert main(["list", "heads"]) == 0
+        assert not distributed.is_initialized()
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
