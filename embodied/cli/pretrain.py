@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
@@ -33,7 +32,7 @@ from embodied.cli.pretrain_settings import (
     training_arguments,
 )
 from embodied.cli.pretrain_video import pretrain_video, wants_video
-from embodied.cli.reporter import RichReporter
+from embodied.cli.reporter import RichReporter, open_console
 from embodied.cli.runs import run_verb
 from embodied.cli.settings import cache_bytes, resolve_cache, resolve_device
 from embodied.cli.trackers import check_tracker, open_records
@@ -64,7 +63,7 @@ def pretrain_once(config: DictConfig, overrides: Sequence[str]) -> int:
     if (clips := wants_video(config)) is not None:
         return (pretrain_video if clips == "codes" else pretrain_gr1)(config, overrides)
     positive(config, "encoder.image_size")
-    console = Console()
+    console = open_console()
     device = resolve_device(str(config.device))
     check_holdout(config)
     check_curation(config)

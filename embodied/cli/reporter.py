@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,11 @@ from embodied.core.protocols import Item
 from embodied.core.run_folder import Stopwatch
 
 NO_SUCCESS_RATE = "Errors along recordings are no success rate."
+
+
+def open_console() -> Console:
+    """Where a command tells what it does. Of several processes that a launcher started only the first tells."""
+    return Console(quiet=os.environ.get("RANK", "0") != "0")
 
 
 class RichReporter:

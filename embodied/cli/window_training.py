@@ -19,7 +19,7 @@ from embodied.bench.pretraining import model_card
 from embodied.cli.pretrain_monitors import check_holdout
 from embodied.cli.pretrain_probe import look_at_the_start
 from embodied.cli.pretrain_settings import build_recipe, open_shared_run, training_arguments
-from embodied.cli.reporter import RichReporter
+from embodied.cli.reporter import RichReporter, open_console
 from embodied.cli.settings import resolve_device
 from embodied.cli.trackers import check_tracker, open_records
 from embodied.core.errors import UsageError
@@ -69,7 +69,7 @@ class Tools:
 
     recipe: Recipe
     device: torch.device
-    console: Console = field(default_factory=Console)
+    console: Console = field(default_factory=open_console)
 
     @property
     def reporter(self) -> RichReporter:

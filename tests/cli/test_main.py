@@ -141,3 +141,16 @@ def test_one_of_several_processes_leaves_them_when_it_is_done():
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(("rank", "told"), [(None, True), ("0", True), ("1", False)])
+def test_of_several_processes_the_first_tells(monkeypatch, capsys, rank, told):
+    from embodied.cli.reporter import RichReporter, open_console
+
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    reporter = RichReporter(open_console())
+    with reporter.phase("data"):
+        reporter.note("a note")
+    assert ("a note" in capsys.readouterr().out) == told
