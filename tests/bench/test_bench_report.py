@@ -15,6 +15,7 @@ from rich.console import Console
 from embodied.bench import bench_report
 from embodied.bench.bench_report import write_bench_report
 from embodied.bench.cells import Episode
+from embodied.bench.tables.terminal import broken
 from embodied.bench.video import write_video
 from embodied.core.errors import MissingExtraError, UserError
 
@@ -125,6 +126,29 @@ def test_a_narrow_terminal_gets_fewer_columns_and_whole_ones(written):
     (heading, *_), (wider, *_) = ([line for line in text.splitlines() if "IQM," in line] for text in (narrow, wide))
     assert not any(name in heading for name in ("difference", "mean", "seeds"))
     assert all(name in wider for name in ("difference", "mean", "seeds"))
+
+
+def test_many_tasks_get_several_tables_with_whole_words_and_numbers(tmp_path):
+    tasks = [f"press-the-number-{number}-v3" for number in range(9)]
+    report = write_bench_report(tmp_path, [result("default", task, rate=1.0) for task in tasks])
+    for width, tables in ((80, 3), (200, 1)):
+        text = shown(report, width=width).split("by task")[1]
+        assert max(map(len, text.splitlines())) <= width
+        assert text.count("encoder") == tables and text.count("100") == len(tasks)
+        assert text.count("press-") == text.count("number-") == len(tasks)
+
+
+@pytest.mark.parametrize(
+    ("label", "lines"),
+    [
+        ("hammer-v3", ["hammer-v3"]),
+        ("button-press-topdown-v3 (25 demos)", ["button-", "press-", "topdown-", "v3 (25", "demos)"]),
+        ("cheetah_run", ["cheetah_", "run"]),
+        ("PickPlaceCanister", ["PickPlaceCanister"]),
+    ],
+)
+def test_headings_break_between_words_and_parts_of_them(label, lines):
+    assert broken(label).split("\n") == lines
 
 
 def test_page_is_self_contained_and_escapes(written):

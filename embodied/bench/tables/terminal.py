@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from math import ceil
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -12,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from embodied.bench.tables.chains import terminal_chains
-from embodied.bench.tables.contenders import Entry, column_labels, contender_of
+from embodied.bench.tables.contenders import Column, Entry, column_labels, contender_of
 from embodied.bench.tables.scenes import BenchTables, Row, Scene
 from embodied.bench.tables.words import (
     cell_counts,
@@ -91,29 +93,53 @@ def _iqm(row: Row) -> str:
 
 
 class _Tasks:
-    """A scene task by task; intervals where there is room for all of them."""
+    """A scene task by task: intervals where there is room for all of them, several tables where one is too wide."""
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = self._table(intervals=True)
-        wide = console.measure(table, options=options.update_width(_UNLIMITED)).maximum
-        yield table if wide <= options.max_width else self._table(intervals=False)
+        columns, room = self._scene.columns, options.max_width
 
-    def _table(self, *, intervals: bool) -> Table:
+        def fits(table: Table) -> bool:
+            return console.measure(table, options=options.update_width(_UNLIMITED)).maximum <= room
+
+        whole = self._table(columns, room, intervals=True)
+        if fits(whole):
+            yield whole
+            return
+        for most in range(len(columns), 0, -1):
+            size = ceil(len(columns) / ceil(len(columns) / most))  # as many in each as can be
+            starts = range(0, len(columns), size)
+            blocks = [self._table(columns[start : start + size], room, intervals=False) for start in starts]
+            if size == 1 or all(map(fits, blocks)):
+                yield from blocks
+                return
+
+    def _table(self, columns: Sequence[Column], room: int, *, intervals: bool) -> Table:
         scene = self._scene
         labels = column_labels(scene.columns)
-        table = Table(title=f"{scene.title}, by task", title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-        table.add_column("encoder", overflow="fold")
-        table.add_column("controller", overflow="fold")
-        for column in scene.columns:
-            table.add_column(labels[column], justify="right", overflow="fold")
+        title = f"{scene.title}, by task" if columns[0] == scene.columns[0] else None
+        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+        table.add_column("encoder", overflow="fold", max_width=max(12, room // 4))
+        table.add_column("controller", overflow="fold", max_width=max(10, room // 5))
+        for column in columns:
+            table.add_column(escape(broken(labels[column])), justify="right", no_wrap=True)
         for row in scene.rows:
-            entries = [row.entries[column] for column in scene.columns]
+            entries = [row.entries[column] for column in columns]
             names = (escape(row.contender.short), escape(row.contender.controller))
             table.add_row(*names, *(_entry_text(entry, interval=intervals) for entry in entries))
         return table
+
+
+def broken(label: str, width: int = 9) -> str:
+    """A heading in lines of `width` characters where words and their parts allow it: it stands above a number."""
+    lines = [""]
+    for part in re.findall(r"[^-_ ]+[-_ ]*", label):
+        if lines[-1] and len(lines[-1] + part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _entry_text(entry: Entry, *, interval: bool) -> str:
