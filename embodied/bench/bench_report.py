@@ -16,6 +16,7 @@ from embodied.bench.tables.build import build_tables
 from embodied.bench.tables.files import cell_records, episode_records, latex_tables, write_csv, write_parquet
 from embodied.bench.tables.page import bench_page
 from embodied.bench.tables.scenes import BenchTables
+from embodied.bench.tables.standalone import standalone_figures
 from embodied.bench.tables.terminal import terminal_tables
 from embodied.core.errors import MissingExtraError
 from embodied.core.files import write_text
@@ -53,7 +54,8 @@ def write_bench_report(
     name: str = "report",
     title: str | None = None,
 ) -> BenchReport:
-    """Write `report.html`, `results.csv`, `episodes.csv`, `results.tex` and, where pyarrow is there, `results.parquet`.
+    """Write `report.html`, `results.csv`, `episodes.csv`, `results.tex`, `figures/*.svg` and, where pyarrow is there,
+    `results.parquet`.
 
     Args:
         folder: of the benchmark; the results' runs are relative to it, and videos are linked there.
@@ -97,4 +99,8 @@ def write_bench_report(
         stores=load_store_costs(folder),
     )
     write_text(page, html)
+    charts = folder / ("figures" if name == "report" else f"{name}_figures")
+    for file, drawing in standalone_figures(tables):
+        write_text(charts / file, drawing)
+        files.append(charts / file)
     return BenchReport(page=page, files=[page, *files], tables=tables, notes=told)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def encoders_of(dom, table):
 
 def test_files(written):
     report, results = written
-    names = {path.name for path in report.files}
+    names = {path.name for path in report.files if path.parent == report.page.parent}
     assert names == {"report.html", "results.csv", "episodes.csv", "results.tex", "results.parquet"}
     assert not report.notes
     with open(report.page.parent / "results.csv", newline="") as handle:
@@ -169,6 +170,25 @@ def test_learning_curves_have_a_band_where_there_are_seeds(tmp_path):
         (curves,) = re.findall(r"Learning curves, .*?</svg>", page, re.DOTALL)
         assert curves.count('class="curve"') == 1 and curves.count('class="dot"') == 4
         assert curves.count('class="band"') == (seeds > 1)
+
+
+def test_charts_are_files_that_any_program_draws(tmp_path):
+    cells = [
+        result(encoder, task, seed, rate=0.1 * demos, demos=demos)
+        for encoder in ("default", "pixels") for task in TASKS for seed in range(2) for demos in (2, 5)
+    ]  # fmt: skip
+    report = write_bench_report(tmp_path, cells)
+    charts = {path.name: path for path in report.files if path.suffix == ".svg"}
+    learning = {f"static_learning_{task}_{demos}_demos.svg" for task in TASKS for demos in (2, 5)}
+    assert charts.keys() == {"static_profile.svg", "static_demonstrations.svg"} | learning
+    for path in charts.values():
+        text = path.read_text()
+        assert path.parent == tmp_path / "figures" and "var(" not in text
+        drawing = ElementTree.fromstring(text)
+        words = [part.text for part in drawing.iter("{http://www.w3.org/2000/svg}text")]
+        assert "default / mlp" in words and "pixels / mlp" in words
+        colours = {group.get("color") for group in drawing.iter("{http://www.w3.org/2000/svg}g") if group.get("color")}
+        assert colours == {"#2563eb", "#64748b"}
 
 
 def test_page_of_a_single_seed_claims_no_interval(tmp_path):

@@ -7,12 +7,12 @@ from html import escape
 
 from embodied.bench.html import scrolled
 from embodied.bench.tables.contenders import Contender
-from embodied.bench.tables.figures import Line, line_chart, stacked_bar, swatch
+from embodied.bench.tables.figures import Chart, Line, stacked_bar, swatch
 from embodied.bench.tables.ranking import Inks
 from embodied.bench.tables.scenes import Scene
 
 
-def profile_chart(scene: Scene, inks: Inks) -> str:
+def profile_chart(scene: Scene, inks: Inks) -> Chart:
     """Performance profiles with their bands."""
     lines = []
     for row in scene.rows:
@@ -29,14 +29,17 @@ def profile_chart(scene: Scene, inks: Inks) -> str:
                     high=None if band[1] is None else band[1].tolist(),
                 )
             )
-    drawn = line_chart(
-        lines, x_label="score", y_label="share of runs above it", x_ticks=(0, 0.25, 0.5, 0.75, 1.0), height=300
-    )
-    return drawn + _legend([row.contender for row in scene.rows if row.profile is not None], inks) if drawn else ""
+    ticks = (0, 0.25, 0.5, 0.75, 1.0)
+    return Chart(lines=lines, x_label="score", y_label="share of runs above it", x_ticks=ticks, height=300)
 
 
-def demos_chart(scene: Scene, inks: Inks) -> str:
-    """IQM by number of demonstrations; empty text where there is one number only."""
+def profile_legend(scene: Scene, inks: Inks) -> str:
+    """Who is who in the profiles, and in all charts of the scene."""
+    return _legend([row.contender for row in scene.rows if row.profile is not None], inks)
+
+
+def demos_chart(scene: Scene, inks: Inks) -> Chart:
+    """IQM by number of demonstrations; no lines where there is one number only."""
     lines = [
         Line(
             label=row.contender.label,
@@ -51,7 +54,7 @@ def demos_chart(scene: Scene, inks: Inks) -> str:
         if row.by_demos
     ]
     ticks = sorted({value for line in lines for value in line.x})
-    return line_chart(lines, x_label="demonstrations", y_label="IQM", x_ticks=ticks, height=300)
+    return Chart(lines=lines, x_label="demonstrations", y_label="IQM", x_ticks=ticks, height=300)
 
 
 def rank_chart(scene: Scene, inks: Inks) -> str:

@@ -14,7 +14,7 @@ from embodied.bench.cells import CellResult
 from embodied.bench.html import scrolled
 from embodied.bench.statistics.aggregates import percentile_interval, resampled
 from embodied.bench.tables.contenders import Column, Entry, column_labels
-from embodied.bench.tables.figures import Line, line_chart, seed_dots, swatch
+from embodied.bench.tables.figures import Chart, Line, seed_dots, swatch
 from embodied.bench.tables.ranking import Inks, detail_id
 from embodied.bench.tables.scenes import Scene
 from embodied.bench.tables.words import duration, percent, phase_seconds, with_interval
@@ -40,7 +40,7 @@ def task_details(scene: Scene, inks: Inks, folder: Path) -> str:
 
 def _panel(scene: Scene, column: Column, label: str, inks: Inks, folder: Path) -> str:
     rows = "".join(_row(scene, column, number, inks, folder) for number in range(len(scene.rows)))
-    curves = learning_curves(scene, column, inks)
+    curves = learning_curves(scene, column, inks).drawn()
     drawn = f"<h4>Learning curves, on selection episodes, with 95 % of resampled seeds</h4>{curves}" if curves else ""
     names = ("encoder", "controller", "mean over seeds", "seeds", "best checkpoint", "time per cell", "look")
     head = "".join(f"<th>{name}</th>" for name in names)
@@ -108,10 +108,10 @@ def _links(run: CellResult, folder: Path) -> str:
     return f'<span class="run">{" ".join(found)}</span> ' if found else ""
 
 
-def learning_curves(scene: Scene, column: Column, inks: Inks) -> str:
+def learning_curves(scene: Scene, column: Column, inks: Inks) -> Chart:
     """Mean over seeds of the selection episodes' score by step, with its interval at every step by itself.
 
-    Empty text where no curve was kept; a single seed has no band.
+    No lines where no curve was kept; a single seed has no band.
     """
     lines = []
     for row in scene.rows:
@@ -135,7 +135,7 @@ def learning_curves(scene: Scene, column: Column, inks: Inks) -> str:
                     markers=True,
                 )
             )
-    return line_chart(lines, x_label="training step", y_label="score", width=620, height=240)
+    return Chart(lines=lines, x_label="training step", y_label="score", width=620, height=240)
 
 
 def _interval(scores: np.ndarray) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -40,9 +41,36 @@ class Line:
     markers: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """What `line_chart` draws, before it is drawn."""
+
+    lines: Sequence[Line]
+    x_label: str
+    y_label: str
+    x_ticks: Sequence[float] | None = None
+    width: int = 460
+    height: int = 260
+
+    def drawn(self) -> str:
+        """Inline SVG for a page; empty text without lines."""
+        return line_chart(
+            self.lines,
+            x_label=self.x_label,
+            y_label=self.y_label,
+            x_ticks=self.x_ticks,
+            width=self.width,
+            height=self.height,
+        )
+
+
 def inks(contenders: Sequence[Contender]) -> dict[Contender, Ink]:
-    """Colours for what is compared, greys for the baselines; the dash tells one encoder's controllers apart."""
-    controllers = sorted({contender.controller for contender in contenders})
+    """Colours for what is compared, greys for the baselines; the dash tells one encoder's controllers apart.
+
+    The controller that most of them have is drawn without one.
+    """
+    count = Counter(contender.controller for contender in contenders)
+    controllers = sorted(count, key=lambda name: (-count[name], name))
     encoders = list(dict.fromkeys(contender.encoder for contender in contenders if not contender.baseline))
     found = {}
     for key, contender in enumerate(contenders):

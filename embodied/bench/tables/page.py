@@ -14,7 +14,7 @@ from embodied.bench.cells import CellResult
 from embodied.bench.html import document, scrolled, table
 from embodied.bench.store_costs import StoreCost
 from embodied.bench.tables.chains import chain_tables
-from embodied.bench.tables.charts import demos_chart, pairwise_table, profile_chart, rank_chart
+from embodied.bench.tables.charts import demos_chart, pairwise_table, profile_chart, profile_legend, rank_chart
 from embodied.bench.tables.contenders import SCENE_TEXTS
 from embodied.bench.tables.costs import cost_section
 from embodied.bench.tables.details import task_details
@@ -92,9 +92,14 @@ def _notes(tables: BenchTables) -> str:
 
 
 def _scene(scene: Scene, looks: Inks, folder: Path) -> str:
+    profile = profile_chart(scene, looks).drawn()
     cards = [
-        ("Performance profile", "share of runs above a score, with 95 % bands", profile_chart(scene, looks)),
-        ("By demonstrations", "IQM of the tasks with so many", demos_chart(scene, looks)),
+        (
+            "Performance profile",
+            "share of runs above a score, with 95 % bands",
+            profile + profile_legend(scene, looks) if profile else "",
+        ),
+        ("By demonstrations", "IQM of the tasks with so many", demos_chart(scene, looks).drawn()),
         ("Rank stability", "how often each rank comes up when seeds are drawn again", rank_chart(scene, looks)),
         ("Who beats whom", "chance that a run of the row beats one of the column", pairwise_table(scene, looks)),
     ]
