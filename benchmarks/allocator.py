@@ -1,6 +1,6 @@
 """Training with `keep_freed_memory` and without, both sides in one run; prints ratios of processor time.
 
-python benchmarks/allocator.py                    # one thread, five rounds: three minutes
+python benchmarks/allocator.py                    # one thread, three rounds: ten minutes
 
 Each side is a process of its own, the two of a row in turns; a number is the median of the rounds. Memory is the most
 that a process had.
@@ -21,7 +21,7 @@ import torch
 from embodied.core.allocator import keep_freed_memory
 from embodied.models.conv import ConvNet
 
-ROUNDS, STEPS = 5, 5
+ROUNDS, STEPS = 3, 5
 Step = Callable[[], object]
 
 
