@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from embodied.bench.planning import Planning
 from embodied.bench.policy_episodes import REPORT_SEEDS, episode_seeds
+from embodied.cli.cloning_settings import check_stability
 from embodied.cli.config import positive
 from embodied.cli.settings import (
     cache_bytes,
@@ -44,6 +45,7 @@ def make_planning(config: DictConfig) -> Planning:
         UsageError: a setting makes no sense.
     """
     positive(config, "demos", "episodes", "train.steps", "train.batch_size", "policy.horizon", "policy.execute")
+    check_stability(config.train)
     episode_seeds(REPORT_SEEDS, int(config.seed), int(config.episodes))  # refuses what would reach into other seeds
     env = env_options(config)
     if not isinstance(env["camera"], str):

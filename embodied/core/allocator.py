@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")  # the same in the environment
 LARGEST = 2**30  # bytes; what is larger, a whole dataset say, goes back to the system when it is freed
 
 
@@ -18,10 +20,10 @@ def keep_freed_memory() -> bool:
     that are not in use stay with the process.
 
     Returns:
-        Whether it is so now: false without glibc, whose settings these are. What the environment says of them
-        (`MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_`) is replaced.
+        Whether it is so now: false without glibc, whose settings these are, and where the environment has chosen
+        (`CHOSEN`).
     """
-    if not sys.platform.startswith("linux"):
+    if not sys.platform.startswith("linux") or any(name in os.environ for name in CHOSEN):
         return False
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):

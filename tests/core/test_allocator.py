@@ -41,6 +41,11 @@ def test_every_command_keeps_it(monkeypatch):
     assert calls == [True]
 
 
+def test_what_the_environment_chose_stays(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    assert not keep_freed_memory()
+
+
 def test_elsewhere_nothing_is_done(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not keep_freed_memory()
