@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.vec_env import VecEnv
 
+from embodied.core.errors import UserError
 from embodied.core.seeding import derive_seed
 
 Observations = dict[str, np.ndarray]
@@ -46,6 +47,9 @@ class SlotVecEnv(VecEnv):
         return dict(observations)
 
     def step_async(self, actions: np.ndarray) -> None:
+        """Actions [N, A]. Raises UserError where one is not finite: no simulator says what it makes of that."""
+        if not np.isfinite(actions).all():
+            raise UserError("the actions of the agent are not finite: lower policy.learning_rate")
         self._actions = actions
 
     def step_wait(self) -> tuple[Observations, np.ndarray, np.ndarray, list[dict[str, Any]]]:

@@ -331,6 +331,6 @@ def test_ppo_that_starts_from_demonstrations_acts_like_them():
 @pytest.mark.parametrize("kind", ["ppo", "scratch", "sac"])
 def test_an_agent_that_diverges_ends_with_a_word_and_saves_nothing_of_it(kind, tmp_path, monkeypatch):
     monkeypatch.setitem(AGENTS, kind, replace(AGENTS[kind], learning_rate=1e30))
-    with pytest.raises(UserError, match=r"of the agent are not finite after \d+ steps: lower policy.learning_rate"):
+    with pytest.raises(UserError, match=r"of the agent are not finite( after \d+ steps)?: lower policy.learning_rate"):
         run(kind, tmp_path, total_steps=1024, checkpoint_every=512)
     assert not list(tmp_path.glob("*.safetensors"))

@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.env_checker import check_env
 from toy_environments import Point, make_points
 
-from embodied.core.errors import UsageError
+from embodied.core.errors import UsageError, UserError
 from embodied.encoders.state import StateEncoder
 from embodied.envs.task_env import TaskEnv
 from embodied.policies.rl.frozen_features import FrozenFeatures
@@ -133,3 +133,11 @@ def test_stable_baselines3_finds_nothing_to_complain_about(suite, task):
         pytest.skip("robosuite has the robots' files")
     with closing(TaskEnv(suite=suite, task=task, image_size=40, horizon=12)) as environment:
         check_env(environment, warn=True)  # a warning is an error here
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_action_that_is_not_finite_reaches_no_simulator(value):
+    slots = SlotVecEnv(make_points(2), seed=0)
+    slots.reset()
+    with pytest.raises(UserError, match=r"actions of the agent are not finite: lower policy\.learning_rate"):
+        slots.step(np.array([[0.0], [value]], np.float32))

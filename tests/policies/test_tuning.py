@@ -113,7 +113,7 @@ def test_adapters_start_at_the_encoder_and_can_be_merged_into_it():
 def test_the_encoder_has_a_rate_of_its_own():
     policy = make_policy(make_encoder(), "lora")
     others, encoder = parameter_groups(policy, 1e-3, 1e-5)
-    assert (others["first_rate"], encoder["first_rate"]) == (1e-3, 1e-5)
+    assert (others["highest_rate"], encoder["highest_rate"]) == (1e-3, 1e-5)
     assert len(encoder["params"]) == 24
     assert len(parameter_groups(make_policy(make_encoder(), "frozen"), 1e-3, 1e-5)) == 1
 
