@@ -105,8 +105,8 @@ def dispatch(arguments: Sequence[str], *, debug: bool) -> int:
 def leave_process_group() -> None:
     """Of several processes that a launcher started, let each end its threads before it ends itself.
 
-    Otherwise one can be aborted on its way out, and the launcher calls a run that was finished failed. After an error
-    nothing is waited for: the launcher ends the others.
+    torch asks for it ("Shutdown" in the documentation of torch.distributed): a process may hang at its end otherwise.
+    After an error nothing is waited for: the launcher ends the others.
     """
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():

@@ -21,11 +21,8 @@ from embodied.objectives.parts.schedules import warmed_up
 from embodied.training.checkpoints import checkpoint_path, checkpoint_steps, drop_old_states, resume_step, state_path
 
 ENCODER = ("encoder.", "controller.neck.network.")  # what names of a pre-trained network's parameters begin with
-LATER = (
-    "warmup_steps",
-    "clip",
-    "precision",
-)  # settings that did not exist at first: at None a record is the one it was
+# Settings that did not exist at first: at None a record is the one it was.
+LATER = ("warmup_steps", "clip", "precision")
 
 
 @dataclass(frozen=True, kw_only=True)

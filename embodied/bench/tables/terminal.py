@@ -109,7 +109,7 @@ class _Tasks:
             yield whole
             return
         for most in range(len(columns), 0, -1):
-            size = ceil(len(columns) / ceil(len(columns) / most))  # as many in each as can be
+            size = ceil(len(columns) / ceil(len(columns) / most))  # about as many in each
             starts = range(0, len(columns), size)
             blocks = [self._table(columns[start : start + size], room, intervals=False) for start in starts]
             if size == 1 or all(map(fits, blocks)):
