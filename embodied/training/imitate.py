@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -121,7 +120,7 @@ def imitate(
         The path of the final policy.
 
     Raises:
-        UserError: the loss is not finite. What was saved before stays, nothing is saved of that step.
+        UserError: the loss, or a weight to be saved, is not finite; nothing of that step is saved.
     """
     steps, batch_size = training.steps, training.batch_size
     groups = parameter_groups(policy, training.learning_rate, training.encoder_learning_rate)
@@ -145,7 +144,8 @@ def imitate(
         batch = {name: tensor.to(device) for name, tensor in demonstrations.batch(indices).items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
             loss, metrics = policy.loss(batch, torch_generator(seed, "imitate", step))  # type: ignore[operator]
-        _require_finite(float(loss.detach()), step)
+        if not bool(loss.isfinite()):
+            raise _diverged(f"loss is {float(loss.detach())} at step {step}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if training.clip is not None:
@@ -157,6 +157,8 @@ def imitate(
             log({"step": step, **mean_metrics(losses)})
             losses.clear()
         if step in keep:
+            if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+                raise _diverged(f"weights are not finite after step {step}")
             save_checkpoint(
                 checkpoint_path(checkpoint_folder, step),
                 policy.trained_tensors(),  # type: ignore[operator]
@@ -168,10 +170,8 @@ def imitate(
     return checkpoint_path(checkpoint_folder, steps)
 
 
-def _require_finite(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        what = "lower train.learning_rate, or set train.clip=1 or train.warmup_steps=100"
-        raise UserError(f"the loss is {loss} at step {step}: {what}")
+def _diverged(what: str) -> UserError:
+    return UserError(f"the {what}: lower train.learning_rate, or set train.clip=1 or train.warmup_steps=100")
 
 
 def mean_metrics(records: list[dict[str, float]]) -> dict[str, float]:

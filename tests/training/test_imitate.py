@@ -244,6 +244,20 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_spoils_no_file(tmp_path
     assert all(tensor.isfinite().all() for tensor in saved.values())
 
 
+class SteepPolicy(LinearPolicy):
+    def loss(self, batch, generator=None):
+        loss, metrics = super().loss(batch, generator)
+        self.calls = getattr(self, "calls", 0) + 1
+        steep = (loss - loss.detach()).sqrt() if self.calls == 40 else 0  # nothing, with an infinite slope
+        return loss + steep, metrics
+
+
+def test_a_last_step_that_spoils_the_weights_is_not_saved(tmp_path):
+    with pytest.raises(UserError, match=r"the weights are not finite after step 40: lower train.learning_rate"):
+        imitate_with(SteepPolicy(), tmp_path, [], checkpoints=4)
+    assert resume_step(tmp_path) == 30 and not (tmp_path / "step_000040.safetensors").exists()
+
+
 def test_a_record_of_settings_has_later_ones_only_where_they_are_set():
     old = {"steps": 40, "batch_size": 16, "learning_rate": 1e-2, "weight_decay": 0.1, "checkpoints": 1}
     assert Training(**old).record() == {**old, "encoder_learning_rate": None}
