@@ -32,7 +32,7 @@ def to_relative(
         angles: True = radians of a joint that turns freely; the offset is the shorter way round, in [-pi, pi).
     """
     _check(actions, state)
-    return _choose(converted, _wrap(actions - state[..., None, :], angles), actions)
+    return _choose(converted, wrap(actions - state[..., None, :], angles), actions)
 
 
 def from_relative(
@@ -40,11 +40,10 @@ def from_relative(
     state: Float[Tensor, "*batch A"],
     *,
     converted: Bool[Tensor, " A"] | None = None,
-    angles: Bool[Tensor, " A"] | None = None,
 ) -> Float[Tensor, "*batch H A"]:
-    """The inverse of `to_relative`; angles come back in [-pi, pi)."""
+    """The inverse of `to_relative`, of angles but for whole turns: a chunk of them goes on past pi, without a jump."""
     _check(relative, state)
-    return _choose(converted, _wrap(relative + state[..., None, :], angles), relative)
+    return _choose(converted, relative + state[..., None, :], relative)
 
 
 def to_delta(
@@ -57,7 +56,7 @@ def to_delta(
     """Absolute targets as steps: the first from the present state, each other one from the target before it."""
     _check(actions, state)
     before = torch.cat([state[..., None, :], actions[..., :-1, :]], dim=-2)
-    return _choose(converted, _wrap(actions - before, angles), actions)
+    return _choose(converted, wrap(actions - before, angles), actions)
 
 
 def from_delta(
@@ -65,11 +64,10 @@ def from_delta(
     state: Float[Tensor, "*batch A"],
     *,
     converted: Bool[Tensor, " A"] | None = None,
-    angles: Bool[Tensor, " A"] | None = None,
 ) -> Float[Tensor, "*batch H A"]:
-    """The inverse of `to_delta`: the state plus the running sum; angles come back in [-pi, pi)."""
+    """The inverse of `to_delta`, of angles but for whole turns: the state plus the running sum."""
     _check(delta, state)
-    return _choose(converted, _wrap(state[..., None, :] + delta.cumsum(dim=-2), angles), delta)
+    return _choose(converted, state[..., None, :] + delta.cumsum(dim=-2), delta)
 
 
 def rotation_to_relative(
@@ -112,7 +110,8 @@ def _check(actions: Tensor, state: Tensor) -> None:
         raise UsageError(f"state: expected {expected} for actions {list(actions.shape)}, got {list(state.shape)}")
 
 
-def _wrap(values: Tensor, angles: Tensor | None) -> Tensor:
+def wrap(values: Float[Tensor, "*batch A"], angles: Bool[Tensor, " A"] | None) -> Float[Tensor, "*batch A"]:
+    """The same with angles in [-pi, pi)."""
     if angles is None:
         return values
     return torch.where(angles, torch.remainder(values + math.pi, 2 * math.pi) - math.pi, values)

@@ -205,7 +205,7 @@ def head_options(
         codebook_share: of the steps that VQ-BeT gives to its codes before its GPT learns.
 
     Raises:
-        UsageError: the share is not within (0, 1).
+        UsageError: the share is not within (0, 1), or VQ-BeT's GPT would have no step.
     """
     head = str(settings["head"])
     options = {**sizes.get(head, {}), **(settings.get("head_options") or {})}
@@ -213,6 +213,12 @@ def head_options(
         if not 0 < codebook_share < 1:
             raise UsageError(f"policy.codebook_share must be in (0, 1), got {codebook_share}")
         options["codebook_steps"] = max(1, int(codebook_share * steps))
+    codes = options.get("codebook_steps")
+    if head == "vq_bet" and isinstance(codes, int) and 0 < steps <= codes:
+        raise UsageError(
+            f"vq_bet learns its codes for {codes} steps before it learns to act, and "
+            f"train.steps={steps}: train longer, or lower policy.head_options.codebook_steps"
+        )
     return options
 
 

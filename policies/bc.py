@@ -245,6 +245,11 @@ class BCPolicy(nn.Module):
             actions = self.action_frame.restore(actions, states)
         return actions
 
+    def executed(self, actions: Tensor) -> Tensor:
+        """What of actions [..., A] is executed, as recordings would have it."""
+        done = self.normalizer.within_bounds(actions)
+        return done if self.action_frame is None else self.action_frame.as_recorded(done)
+
     def loss(
         self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:

@@ -89,7 +89,8 @@ class Controller(nn.Module):
         """Take the scale, and the mean where it is needed, of a sample of training windows."""
         self.feature_scale.copy_(torch.stack(feature_scales(windows)))
         if not self.batch_norm:
-            self.feature_mean.copy_(windows[:, -1].flatten(0, -2).mean(dim=0))
+            present = self._side_by_side(windows)[:, -1]
+            self.feature_mean.copy_(present.flatten(0, -2).mean(dim=0))
 
     def fit_state(self, states: Float[Tensor, "S P"]) -> None:
         """Take mean and deviation of proprioception where they are needed; what never moves is only centred.
@@ -116,11 +117,11 @@ class Controller(nn.Module):
         """
         if self.instruct is not None and instruction is None:
             raise UsageError("this policy follows instructions: give it their embeddings, [B, E]")
-        centred = features - self.feature_mean
+        centred = self._side_by_side(features) - self.feature_mean
         if isinstance(self.neck, SequenceNeck):
             moments = self.neck(features, state, instruction)
         elif isinstance(self.neck, Flare):
-            moments = self._differences(self.neck(centred.flatten(2)))
+            moments = self._differences(self.neck(centred))
         elif isinstance(self.neck, TextQuery):
             moments = self.neck(centred * self.feature_scale[1], instruction)
         else:
@@ -133,6 +134,10 @@ class Controller(nn.Module):
         if self.instruct is not None:
             parts.append(self.instruct(instruction)[:, None].expand(-1, moments.shape[1], -1))
         return torch.cat(parts, dim=-1)
+
+    def _side_by_side(self, features: Float[Tensor, "B T *feature"]) -> Tensor:
+        """For `Flare` all values of a moment, tokens one after the other, [B, T, V]; else the features as they are."""
+        return features.flatten(2) if isinstance(self.neck, Flare) else features
 
     def _differences(self, moments: Float[Tensor, "B T V"]) -> Float[Tensor, "B 1 TV"]:
         """`Flare`'s output as one moment, differences and the present feature scaled each."""

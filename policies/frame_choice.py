@@ -88,7 +88,12 @@ def match_actions(
             f"their names, and {where} has none: its actions are {', '.join(action)}, its state is {', '.join(state)}"
             f"{staying}. Displacements and velocities are relative already: leave policy.action_frame out"
         )
-    turning = sorted(_named(choice.turning, "turning", action) - kept)
+    turning = sorted(index for index in _named(choice.turning, "turning", action) if found[index] is not None)
+    if choice.turning and not turning:
+        raise UsageError(
+            f"policy.action_frame.turning: {', '.join(choice.turning)} stays absolute in {where}, since no value of "
+            "the state has its name or it is kept: leave it out"
+        )
     return {"kind": choice.kind, "state": found, **({"turning": turning} if turning else {})}
 
 

@@ -89,7 +89,8 @@ def act_on(policy: BCPolicy, carry: Carry, observation: Mapping[str, Tensor]) ->
     elif made.ensemble is not None:
         chunk = _plan(policy, carry, features, states, every)
         average = EnsembleCarry(carry["total"], carry["weight"], carry["number"])
-        average, action = ensemble(average, chunk, decay=made.ensemble)
+        frame = policy.action_frame
+        average, action = ensemble(average, chunk, decay=made.ensemble, angles=None if frame is None else frame.turning)
         carry, plan = carry | average._asdict(), action[:, None]
     else:
         queue = ChunkQueue(carry["queue"], carry["left"])
@@ -101,7 +102,7 @@ def act_on(policy: BCPolicy, carry: Carry, observation: Mapping[str, Tensor]) ->
         queue, plan = advance(queue)
         carry = carry | {"queue": queue.actions, "left": queue.left}
     if policy.recalls:
-        carry = carry | {"acted": policy.normalizer.within_bounds(plan[:, 0])}
+        carry = carry | {"acted": policy.executed(plan[:, 0])}
     return carry | {"started": torch.ones_like(carry["started"]), "step": carry["step"] + 1}, plan
 
 

@@ -28,11 +28,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from embodied.core.errors import UsageError, unknown_name
-from embodied.policies.action_frames import from_delta, from_relative, to_delta, to_relative
+from embodied.policies.action_frames import from_delta, from_relative, to_delta, to_relative, wrap
 
 Kind = Literal["relative", "delta"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-CONVERSIONS = {"relative": (to_relative, from_relative), "delta": (to_delta, from_delta)}
 
 
 class RelativeActions(nn.Module):
@@ -41,7 +40,8 @@ class RelativeActions(nn.Module):
     Args:
         kind: see above.
         state: by action the number of the state's value that measures the same; None: it stays absolute.
-        turning: numbers of the actions that are radians of a joint without an end: the shorter way round.
+        turning: numbers of the actions that are radians of a joint without an end: the shorter way round. Targets
+            that `restore` gives of them are near the state they start from and may lie beyond [-pi, pi).
         by_moment: action t is of moment t, and H is T.
 
     Raises:
@@ -61,32 +61,36 @@ class RelativeActions(nn.Module):
             raise unknown_name("policy.action_frame", str(kind), ("absolute", *KINDS))
         if all(number is None for number in state):
             raise UsageError(f"policy.action_frame={kind}: expected an action that is measured by the state, got none")
-        self.kind, self.by_moment, self.turns = kind, by_moment, bool(turning)
+        self.kind, self.by_moment = kind, by_moment
         self.converted: Tensor
         self.source: Tensor
-        self.turning: Tensor
+        self.turning: Tensor | None
         buffers = {
             "converted": [number is not None for number in state],
             "source": [number or 0 for number in state],
-            "turning": [index in turning for index in range(len(state))],
+            "turning": [index in turning for index in range(len(state))] if turning else None,
         }
         for name, values in buffers.items():
-            self.register_buffer(name, torch.tensor(values), persistent=False)
+            self.register_buffer(name, None if values is None else torch.tensor(values), persistent=False)
 
     def convert(self, actions: Float[Tensor, "B H A"], states: Float[Tensor, "B T _"]) -> Float[Tensor, "B H A"]:
         """Absolute targets as the head learns them. The state's values come first in `states`, its last is now."""
-        return self._by(CONVERSIONS[self.kind][0], actions, states)
+        change = to_relative if self.kind == "relative" else to_delta
+        return self._by(change, actions, states, angles=self.turning)
 
     def restore(self, offsets: Float[Tensor, "B H A"], states: Float[Tensor, "B T _"]) -> Float[Tensor, "B H A"]:
-        """The inverse of `convert`, by the same states."""
-        return self._by(CONVERSIONS[self.kind][1], offsets, states)
+        """The inverse of `convert`, by the same states, but for whole turns."""
+        return self._by(from_relative if self.kind == "relative" else from_delta, offsets, states)
 
-    def _by(self, change: Callable[..., Tensor], actions: Tensor, states: Tensor) -> Tensor:
+    def as_recorded(self, actions: Float[Tensor, "*batch A"]) -> Float[Tensor, "*batch A"]:
+        """Targets as recordings have them: joints without an end in [-pi, pi)."""
+        return wrap(actions, self.turning)
+
+    def _by(self, change: Callable[..., Tensor], actions: Tensor, states: Tensor, **options: Any) -> Tensor:
         pose = states[..., self.source]  # (B, T, A)
-        options = {"converted": self.converted, "angles": self.turning if self.turns else None}
         if self.by_moment:
-            return change(actions[:, :, None], pose, **options)[:, :, 0]
-        return change(actions, pose[:, -1], **options)
+            return change(actions[:, :, None], pose, converted=self.converted, **options)[:, :, 0]
+        return change(actions, pose[:, -1], converted=self.converted, **options)
 
 
 def relative_actions(

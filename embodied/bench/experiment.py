@@ -21,6 +21,7 @@ from embodied.bench.recorded import Recorded
 from embodied.bench.session import Session
 from embodied.bench.square_frames import square_frames
 from embodied.bench.statistics.sequential import SequentialTest
+from embodied.core.errors import UsageError
 from embodied.core.files import cache_folder
 from embodied.core.protocols import ACTION, ENVIRONMENT_STATE, INSTRUCTION, STATE, TextEncoder
 from embodied.core.run_folder import RunFolder
@@ -36,7 +37,7 @@ from embodied.policies.artifact import build_policy, describe_policy
 from embodied.policies.assembly import Assembly, assemble, fill_for_sequence
 from embodied.policies.augmented_views import Views, read_views
 from embodied.training.checkpoints import checkpoint_path
-from embodied.training.imitate import Training
+from embodied.training.imitate import ENCODER, Training
 
 VIEWS = "views"  # among the settings of the policy, but not one of its arguments
 ASSEMBLY = ("neck", "feature", "history", "chunk", "execute", "ensemble", "ema")  # settings of `assembly.assemble`
@@ -242,6 +243,11 @@ def check_policy(experiment: Experiment) -> None:
         UserError: an encoder cannot be loaded, or the policy's settings do not fit it.
     """
     encoder = load_encoder(experiment.encoder, state_dim=1)
+    cached = looks(encoder) and not getattr(encoder, "trainable", False)
+    if read_views(experiment.policy.get(VIEWS)).count and not cached:
+        raise UsageError(
+            f"policy.views are of cached features of frames, and encoder={experiment.encoder} has none: leave it out"
+        )
     size = int(experiment.env["image_size"])
     inputs = torch.zeros((1, size, size, 3), dtype=torch.uint8) if looks(encoder) else torch.zeros(1, 1)
     shape = output_shape(frame_encoder(encoder), inputs, experiment.assembly.feature)
@@ -255,4 +261,11 @@ def check_policy(experiment: Experiment) -> None:
         action_dim=1 if space is None else len(space.low),
     )
     described = describe_policy(experiment.policy_target, arguments, encoder={}, env={})
-    build_policy(described, encoder, experiment.text_encoder)
+    policy = build_policy(described, encoder, experiment.text_encoder)
+    rate = experiment.training.encoder_learning_rate
+    learning = [name for name, parameter in policy.named_parameters() if parameter.requires_grad]
+    if rate is not None and not any(name.startswith(ENCODER) for name in learning):
+        raise UsageError(
+            f"policy.encoder_learning_rate={rate:g}: nothing of encoder={experiment.encoder} learns here; set "
+            "policy.tune (full, lora, last_k), or leave it out"
+        )

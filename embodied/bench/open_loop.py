@@ -114,7 +114,7 @@ def replay(policy: BCPolicy, episodes: Sequence[HeldOut], *, device: torch.devic
             for name in episodes[0].observed
         }
         carry, plan = act_on(acting, carry, observation)
-        executed.append(policy.normalizer.within_bounds(plan[:, 0]).float().cpu().numpy())
+        executed.append(policy.executed(plan[:, 0]).float().cpu().numpy())
     return [np.stack(executed)[: len(each.action), row] for row, each in enumerate(episodes)]
 
 
@@ -164,18 +164,32 @@ def acts_on_state(experiment: Experiment) -> bool:
     return not all(names) or names[0] == names[1]
 
 
-def errors(predicted: Sequence[np.ndarray], episodes: Sequence[HeldOut], deviation: np.ndarray) -> dict[str, Any]:
+def turning(experiment: Experiment) -> Sequence[int]:
+    """Numbers of the actions that are radians of joints without an end."""
+    return (experiment.policy.get("action_frame") or {}).get("turning", ())
+
+
+def errors(
+    predicted: Sequence[np.ndarray],
+    episodes: Sequence[HeldOut],
+    deviation: np.ndarray,
+    *,
+    turning: Sequence[int] = (),
+) -> dict[str, Any]:
     """Mean absolute errors over all frames, JSON-able.
 
     Args:
         predicted: per episode [F, A].
         deviation: standard deviation of the actions that were trained on, [A].
+        turning: numbers of the actions that are radians without an end, where the shorter way round counts.
 
     Returns:
         `by_axis` [A], in the actions' own units; `overall`: their mean; `in_deviations`: the same with each axis
         divided by its deviation, over axes that move; `by_episode`: `in_deviations` of each.
     """
     apart = [np.abs(ours - each.action) for ours, each in zip(predicted, episodes, strict=True)]
+    for each in apart:
+        each[:, list(turning)] = np.abs(np.remainder(each[:, list(turning)] + np.pi, 2 * np.pi) - np.pi)
     by_axis = np.concatenate(apart).mean(axis=0, dtype=np.float64)
     return {
         "overall": float(by_axis.mean()),
@@ -206,7 +220,7 @@ def select_open_loop(experiment: Experiment, run: RunFolder, reporter: Reporter)
     tried = []
     for step in reporter.track(steps, total=len(steps), description="select"):
         predicted = replay_all(checkpoint_path(run.checkpoints, step), experiment, episodes)
-        found = errors(predicted, episodes, deviation)
+        found = errors(predicted, episodes, deviation, turning=turning(experiment))
         tried.append({"step": step, **{name: found[name] for name in ("overall", "in_deviations", "by_axis")}})
     best = min(reversed(tried), key=lambda row: row["in_deviations"])
     return {**best, "episodes": [each.number for each in episodes], "checkpoints": tried}
@@ -218,6 +232,7 @@ def evaluate_open_loop(experiment: Experiment, run: RunFolder, reporter: Reporte
     mean, deviation = action_statistics(experiment)
     predicted = replay_all(experiment.final_policy(run), experiment, episodes)
     spec, fps = experiment.episode_store.keys[ACTION], experiment.episode_store.fps
+    endless = turning(experiment)
     names = list(spec.names) or [f"action {number}" for number in range(spec.shape[0])]
     shown = episodes[0]
     plot_actions(
@@ -230,8 +245,9 @@ def evaluate_open_loop(experiment: Experiment, run: RunFolder, reporter: Reporte
         "shown": shown.number,
         "names": names,
         "deviation": deviation.tolist(),
-        "policy": errors(predicted, episodes, deviation),
+        "policy": errors(predicted, episodes, deviation, turning=endless),
         "trivial": {
-            name: errors(said, episodes, deviation) for name, said in trivial(experiment, episodes, mean).items()
+            name: errors(said, episodes, deviation, turning=endless)
+            for name, said in trivial(experiment, episodes, mean).items()
         },
     }

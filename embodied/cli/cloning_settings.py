@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import isfinite
 from typing import Any
 
@@ -15,6 +15,7 @@ from embodied.cli.settings import (
     action_space_of,
     cache_bytes,
     check_proprioception,
+    check_selection,
     env_options,
     probe_env,
     reported_options,
@@ -63,8 +64,7 @@ def check_cloning(config: DictConfig) -> None:
     if isinstance(config.train.steps, bool) or not isinstance(config.train.steps, int) or config.train.steps < 0:
         raise UsageError(f"train.steps must be a whole number, 0 or more, got {config.train.steps!r}")
     checkpoint_steps(config.train.steps, config.train.checkpoints)  # refuses more of these than steps
-    if not isinstance(config.evaluate.selection_episodes, int) or config.evaluate.selection_episodes < 0:
-        raise UsageError(f"evaluate.selection_episodes must be 0 or more, got {config.evaluate.selection_episodes!r}")
+    check_selection(config)
     if config.train.learning_rate <= 0 or config.train.weight_decay < 0:
         raise UsageError(
             f"train.learning_rate must be positive and train.weight_decay not negative, got "
@@ -75,6 +75,17 @@ def check_cloning(config: DictConfig) -> None:
     rate = config.policy.encoder_learning_rate
     if rate is not None and (isinstance(rate, bool | str) or not rate > 0):
         raise UsageError(f"policy.encoder_learning_rate must be a positive number, got {rate!r}")
+
+
+def check_widths(config: DictConfig, given: Collection[str]) -> None:
+    """Settings of one head that were given are not for another. Raises UsageError."""
+    head = config.policy.get("head")
+    if head is None:
+        return  # an agent, a planner
+    for name, owners in (("hidden", ("mlp", "conv")), ("codebook_share", ("vq_bet",))):
+        if f"policy.{name}" in given and head not in owners:
+            instead = f": policy.head_sizes.{head} has its sizes" if head in config.policy.head_sizes else ""
+            raise UsageError(f"policy.{name} is of {' and '.join(owners)}, not of policy.head={head}{instead}")
 
 
 def check_stability(train: DictConfig) -> None:

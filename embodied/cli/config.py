@@ -31,6 +31,8 @@ LATER = (
     "policy.action_frame",
     *("train.warmup_steps", "train.clip", "train.precision"),
 )  # settings that did not exist at first: at null a run is the one it was
+MAY_BE_NULL = ("cache_gb", "policy.bottleneck", "policy.value_clip")
+"""Settings of `embodied train` whose null says something though their default is a value."""
 
 
 def groups() -> dict[str, list[str]]:
@@ -64,7 +66,7 @@ def compose_config(verb: str, overrides: Sequence[str]) -> DictConfig:
             OmegaConf.resolve(config)
         except (HydraException, OmegaConfBaseException) as error:
             raise UsageError(f"{str(error).splitlines()[0]}: see {command(verb)} --help") from error
-        check_types(config, compose(verb, overrides=group_choices(parsed)), parsed)
+        check_types(verb, config, compose(verb, overrides=group_choices(parsed)), parsed)
     return config
 
 
@@ -125,7 +127,7 @@ def group_choices(parsed: Sequence[Override]) -> list[str]:
     return [item.input_line for item in chosen if item.input_line]
 
 
-def check_types(config: DictConfig, defaults: DictConfig, parsed: Sequence[Override]) -> None:
+def check_types(verb: str, config: DictConfig, defaults: DictConfig, parsed: Sequence[Override]) -> None:
     """A setting takes the kind of value that its default in the yaml has; one whose default is null is free."""
     options = groups()
     for override in parsed:
@@ -133,9 +135,21 @@ def check_types(config: DictConfig, defaults: DictConfig, parsed: Sequence[Overr
         if key in options or key.startswith("hydra.") or override.is_add() or override.is_delete():
             continue
         default, value = OmegaConf.select(defaults, key), OmegaConf.select(config, key)
-        expected = "a whole number" if key == "seed" and value is None else wrong_type(default, value)
-        if expected:
+        never = key == "seed" or (verb == "train" and key not in MAY_BE_NULL)
+        if value is None and never and is_single(default):
+            raise UsageError(f"{key} must be {kind_of(default)}, got null: leave it out for {default}")
+        if expected := wrong_type(default, value):
             raise UsageError(f"{key} must be {expected}, got {value!r}")
+
+
+def is_single(default: Any) -> bool:
+    """Whether a setting has one value, and has one if nothing is said."""
+    return default is not None and not OmegaConf.is_config(default)
+
+
+def kind_of(default: Any) -> str:
+    """What the values of a setting are, in words."""
+    return wrong_type(default, object()) or "a name"
 
 
 def wrong_type(default: Any, value: Any) -> str | None:

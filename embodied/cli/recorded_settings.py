@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from embodied.policies.frame_choice import frame_words
 
 HOLDOUT = 0.1
 MARGIN = 0.1  # of its range in the demonstrations, by which an action may leave it: they seldom reach an axis's end
+_TWO_TURNS = 4 * math.pi
 SIMULATED = ("task", "episodes", "evaluate", "reinforce")  # settings that mean nothing without a simulator
 
 
@@ -130,6 +133,7 @@ def make_recorded(config: DictConfig) -> Experiment:
         learned = action[np.isin(np.repeat(used, store.lengths[: len(used)]), trained)]
         space, shift = demonstrated_space(store, learned), {}
         frame = recorded_frame(chosen_frame(config), store, used, action)
+        space = without_ends(space, (frame or {}).get("turning", ()))
     else:
         trained, held_out = used, []
         env = env_options(config)
@@ -214,6 +218,14 @@ def demonstrated_space(store: EpisodeStore, action: np.ndarray) -> ActionSpace:
     return ActionSpace(
         low=tuple((low - margin).tolist()), high=tuple((high + margin).tolist()), names=spec_names(store, ACTION)
     )
+
+
+def without_ends(space: ActionSpace, turning: Sequence[int]) -> ActionSpace:
+    """The same with room for every target of joints that turn without an end: two turns beside a state in [-pi, pi]."""
+    low, high = list(space.low), list(space.high)
+    for index in turning:
+        low[index], high[index] = -_TWO_TURNS, _TWO_TURNS
+    return replace(space, low=tuple(low), high=tuple(high))
 
 
 def check_instructions(store: EpisodeStore, episodes: list[int]) -> None:

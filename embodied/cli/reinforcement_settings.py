@@ -12,6 +12,7 @@ from embodied.cli.config import positive
 from embodied.cli.settings import (
     cache_bytes,
     check_proprioception,
+    check_selection,
     env_options,
     probe_env,
     reported_options,
@@ -30,8 +31,7 @@ def make_reinforcement(config: DictConfig) -> Reinforcement:
     names = ("steps", "num_envs", "checkpoint_every")
     positive(config, "episodes", *(f"reinforce.{name}" for name in names))
     numbers: dict[str, Any] = {name: int(config.reinforce[name]) for name in names}
-    if not isinstance(config.evaluate.selection_episodes, int) or config.evaluate.selection_episodes < 0:
-        raise UsageError(f"evaluate.selection_episodes must be 0 or more, got {config.evaluate.selection_episodes!r}")
+    check_selection(config)
     episode_seeds(REPORT_SEEDS, int(config.seed), int(config.episodes))  # refuses what would reach into other seeds
     env = env_options(config)
     if not isinstance(env["camera"], str):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from embodied.bench.policy_episodes import SEEDS_PER_RUN
 from embodied.core.errors import UsageError, unknown_name
 from embodied.core.files import cache_folder, hash_json
 from embodied.core.protocols import STATE
@@ -168,6 +169,13 @@ def reported_shift(config: DictConfig) -> dict[str, Any]:
     shift, strength = config.evaluate.shift, config.evaluate.shift_strength
     make_visuals(visuals="static", shift=shift, strength=strength)
     return {"shift": shift, "shift_strength": strength}
+
+
+def check_selection(config: DictConfig) -> None:
+    """The number of episodes that choose a checkpoint. Raises UsageError: a run has no seeds for so many."""
+    episodes = config.evaluate.selection_episodes
+    if not 0 <= episodes <= SEEDS_PER_RUN:
+        raise UsageError(f"evaluate.selection_episodes must be in [0, {SEEDS_PER_RUN}], got {episodes}")
 
 
 def check_proprioception(encoder: str, env: Mapping[str, Any]) -> None:

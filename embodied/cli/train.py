@@ -22,7 +22,7 @@ from embodied.bench.experiment import Experiment, check_policy
 from embodied.bench.phases import AnyExperiment, Collect, run_phases, run_several
 from embodied.bench.planning import check_planning
 from embodied.bench.reinforcement import AGENTS, check_agent
-from embodied.cli.cloning_settings import make_experiment
+from embodied.cli.cloning_settings import check_widths, make_experiment
 from embodied.cli.collect import collect_store
 from embodied.cli.config import given_names
 from embodied.cli.planning_settings import PLANNER, make_planning
@@ -44,6 +44,7 @@ def train_once(config: DictConfig, overrides: Sequence[str]) -> int:
     """One run, from the demonstrations or the first random action to the report."""
     console = Console()
     experiment: AnyExperiment
+    check_widths(config, given_names(overrides))
     if OmegaConf.is_config(config.data):
         return train_several(config, overrides, console)
     if config.data is not None:

@@ -66,7 +66,9 @@ class DiffusionHead(ChunkHead):
         super().__init__(feature_dim=feature_dim, action_dim=action_dim, history=history, horizon=horizon)
         self.schedule = NoiseSchedule(levels=levels, prediction=prediction, clip=clip)
         self.sampler = sampler
-        self.sample_steps = sample_steps or (levels if sampler == "ddpm" else min(DDIM_STEPS, levels))
+        if sample_steps is None:
+            sample_steps = levels if sampler == "ddpm" else min(DDIM_STEPS, levels)
+        self.sample_steps = sample_steps
         self.schedule.levels_down(self.sample_steps)  # refuses what cannot be sampled
         self.network = build_denoiser(network, network_options, head=self, embedding=LevelEmbedding)
 

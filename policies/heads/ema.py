@@ -19,6 +19,9 @@ class EMA(nn.Module):
     Source: real-stanford/diffusion_policy `ema_model.py` (copying buffers is a departure: there they stay as they
     were built). State, count included, is in the state dict.
 
+    Another departure: `BCPolicy` averages its controller only. An encoder that learns acts with its newest weights; the
+    reference averages its observation encoder along.
+
     Args:
         module: what is trained; it is copied, not kept.
     """

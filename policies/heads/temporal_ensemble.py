@@ -8,10 +8,11 @@ Legend: B batch, H chunk, A action dimensions.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 DECAY = 0.01  # the paper's m
@@ -39,11 +40,25 @@ def initial_ensemble(batch_size: int, horizon: int, action_dim: int, *, like: Te
 
 
 def ensemble(
-    carry: EnsembleCarry, chunk: Float[Tensor, "B H A"], *, decay: float = DECAY
+    carry: EnsembleCarry,
+    chunk: Float[Tensor, "B H A"],
+    *,
+    decay: float = DECAY,
+    angles: Bool[Tensor, " A"] | None = None,
 ) -> tuple[EnsembleCarry, Float[Tensor, "B A"]]:
-    """The next carry and the action of the present step, from the chunk that was predicted at it."""
+    """The next carry and the action of the present step, from the chunk that was predicted at it.
+
+    Args:
+        angles: True = radians without an end, where predictions that are whole turns apart are the same: older ones
+            are brought to the turn of the new one, which is near the present state.
+    """
     weight = torch.exp(-decay * carry.number.to(chunk.dtype))  # (B, H): this is prediction number `number`, from 0
-    total = carry.total + weight[..., None] * chunk
+    total = carry.total
+    if angles is not None:
+        earlier = carry.weight[..., None]
+        turns = torch.round((chunk * earlier - total) / (2 * math.pi * earlier.clamp(min=1e-12)))
+        total = total + torch.where(angles, 2 * math.pi * turns * earlier, 0.0)
+    total = total + weight[..., None] * chunk
     weights = carry.weight + weight
     action = total[:, 0] / weights[:, 0, None]
     return EnsembleCarry(_shift(total), _shift(weights), _shift(carry.number + 1)), action

@@ -29,6 +29,8 @@ from embodied.policies.rl.schedules import StepSchedule
 from embodied.policies.rl.settings import check_positive, check_whole
 from embodied.policies.rl.stacked_frames import StackedFrames
 
+_INSIDE = 1e-6  # noisy actions stay off the bounds, as coded
+
 POLICY_CLASS = DrQPolicy
 
 
@@ -88,7 +90,9 @@ class DrQv2(TD3):
 
     def _noisy(self, action: Tensor) -> Tensor:
         noise = (torch.randn_like(action) * self.noise()).clamp(-self._noise_clip, self._noise_clip)
-        return (action + noise).clamp(-1, 1)
+        noisy = action + noise
+        # As coded: the bounds cut values, not gradients, or an actor near them would learn from half of its samples.
+        return noisy + (noisy.clamp(-1 + _INSIDE, 1 - _INSIDE) - noisy).detach()
 
     def _excluded_save_params(self) -> list[str]:
         return [*super(TD3, self)._excluded_save_params(), "actor", "critic", "critic_target"]
@@ -101,7 +105,7 @@ class DrQv2Agent(ReplaySettings):
     Args:
         encoder: `drqv2` or `lfs`.
         history: frames in a stack.
-        buffer_steps: transitions that are kept; paper: 1e6. At 84 px one takes 42 kB.
+        buffer_steps: transitions that are kept; paper: 1e6. 127 kB each with 3 frames of 84 px.
         warmup_steps: random actions at the start.
         batch_size, train_every, updates: of the updates; paper: one per two steps.
         learning_rate: of all parts.

@@ -103,27 +103,31 @@ class FeaturesPPO:
         """Of the Gaussian, at first."""
         return float(torch.tensor(self.initial_std).log())
 
+    def check(self, num_envs: int) -> None:
+        """How the steps of an iteration of so many environments divide.
+
+        Raises:
+            UsageError: not into the minibatches, or a minibatch has one step, whose advantage has no deviation.
+        """
+        collected = self.rollout_steps * num_envs
+        steps = f"the {collected} steps of an iteration ({num_envs} environments x {self.rollout_steps})"
+        if collected % self.minibatches:
+            raise UsageError(f"policy.minibatches={self.minibatches} does not divide {steps}")
+        if collected == self.minibatches:
+            raise UsageError(f"policy.minibatches={self.minibatches} leaves one of {steps} for each: at least two")
+
     def build(
         self, environments: VecEnv, *, network: dict[str, Any], total_steps: int, seed: int, device: torch.device
     ) -> PPO:
-        """The algorithm, untrained.
-
-        Raises:
-            UsageError: the steps of an iteration do not divide into the minibatches.
-        """
-        collected = self.rollout_steps * environments.num_envs
-        if collected % self.minibatches:
-            raise UsageError(
-                f"policy.minibatches={self.minibatches} does not divide the {collected} steps of an iteration "
-                f"({environments.num_envs} environments x {self.rollout_steps})"
-            )
+        """The algorithm, untrained. Raises UsageError: see `check`."""
+        self.check(environments.num_envs)
         schedule = StepSchedule(self.learning_rate, shape=self.schedule, total_steps=total_steps)
         algorithm = StandardisingPPO(
             POLICY_CLASS,
             environments,
             learning_rate=schedule,
             n_steps=self.rollout_steps,
-            batch_size=collected // self.minibatches,
+            batch_size=self.rollout_steps * environments.num_envs // self.minibatches,
             n_epochs=self.epochs,
             gamma=self.discount,
             gae_lambda=self.gae_lambda,

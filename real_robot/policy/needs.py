@@ -32,6 +32,7 @@ class Needs:
         actions: the action space that it was trained for, if it says so.
         state_names: what is in `observation.state`, in order, if the recordings that it was trained on said so.
         offsets: which action (first) is learned as an offset from which value of the state; empty: none is.
+        turning: numbers of the actions that are radians of joints without an end.
         hz: frames per second of these recordings; 0 where it is of a simulator, whose steps last as long as a robot's.
     """
 
@@ -42,6 +43,7 @@ class Needs:
     actions: ActionSpace | None
     state_names: tuple[str, ...] = ()
     offsets: tuple[tuple[int, int], ...] = ()
+    turning: tuple[int, ...] = ()
     hz: float = 0.0
 
     @property
@@ -58,7 +60,7 @@ class Needs:
 def needs_of(policy: nn.Module, metadata: Mapping[str, Any]) -> Needs:
     """Needs of a policy as `policies.artifact.load_policy` gives it, and its description."""
     space = metadata["arguments"].get("action_space")
-    sources = (metadata["arguments"].get("action_frame") or {}).get("state", ())
+    frame = metadata["arguments"].get("action_frame") or {}
     keys = tuple(input_keys(policy.encoder, policy.cameras)) if isinstance(policy, BCPolicy) else (policy.input_key,)
     return Needs(
         keys=tuple(map(str, keys)),
@@ -67,7 +69,8 @@ def needs_of(policy: nn.Module, metadata: Mapping[str, Any]) -> Needs:
         action_dim=len(space["low"]) if space else int(getattr(policy, "action_dim", 0)),
         actions=ActionSpace.of(space) if space else None,
         state_names=tuple(map(str, metadata["env"].get("state", ()))),
-        offsets=tuple((index, number) for index, number in enumerate(sources) if number is not None),
+        offsets=tuple((index, number) for index, number in enumerate(frame.get("state", ())) if number is not None),
+        turning=tuple(frame.get("turning", ())),
         hz=float(metadata["env"].get("fps", 0.0)),
     )
 
@@ -139,6 +142,11 @@ def _offsets(needs: Needs, robot: RobotDescription) -> list[str]:
             problems.append(f"actions: {axis.name} is learned as an offset from what is {robot.state[number]} here")
         elif not axis.measured or action == robot.gripper_index:
             problems.append(f"actions: {axis.name} is learned as an offset, and is not measured in its commands' unit")
+    for action in needs.turning:
+        problems.append(
+            f"actions: {robot.axes[action].name} was declared a joint without an end (policy.action_frame's "
+            "`turning`), and axes of robots have two: targets would jump by a whole turn; train without `turning`"
+        )
     return problems
 
 

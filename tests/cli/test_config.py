@@ -5,8 +5,9 @@ from importlib.resources import files
 import pytest
 from hydra import compose, initialize_config_module
 
-from embodied.cli.cloning_settings import make_experiment
-from embodied.cli.config import compose_config, groups, identity
+from embodied.bench.experiment import check_policy
+from embodied.cli.cloning_settings import check_widths, make_experiment
+from embodied.cli.config import compose_config, given_names, groups, identity
 from embodied.cli.multirun import combinations
 from embodied.cli.settings import resolve_device, resolve_workers
 from embodied.core.errors import UsageError
@@ -48,6 +49,9 @@ def test_every_group_option_composes():
         ("policy.hidden=256", "policy.hidden must be a list, '[a,b]', got 256"),
         ("seed=[1]", "seed must be a whole number, got [1]"),
         ("train=3", "train must be a group of settings, got 3"),
+        ("train.learning_rate=null", "train.learning_rate must be a finite number, got null: leave it out for 0.001"),
+        ("policy.head=null", "policy.head must be a name, got null: leave it out for mlp"),
+        ("collect.seed=null", "collect.seed must be a whole number, got null: leave it out for 0"),
     ],
 )
 def test_wrong_settings_say_what_is_right(override, message):
@@ -64,7 +68,8 @@ def test_wrong_settings_say_what_is_right(override, message):
         ("camera=corner9", "unknown camera"),
         ("policy.head=conf", "did you mean conv"),
         ("demos=0", "demos must be a whole number of at least 1, got 0"),
-        ("evaluate.selection_episodes=-1", "must be 0 or more"),
+        ("evaluate.selection_episodes=-1", "evaluate.selection_episodes must be in [0, 1000], got -1"),
+        ("evaluate.selection_episodes=1001", "evaluate.selection_episodes must be in [0, 1000], got 1001"),
         ("seed=1000", "seed must be in [0, 1000), got 1000"),
         ("episodes=1001", "episodes must be in [1, 1000], got 1001"),
         ("collect.seed=1000000", "collect.seed must be in [0, 999975), got 1000000"),
@@ -90,6 +95,35 @@ def test_wrong_values_say_what_is_right(override, message):
     with pytest.raises(UsageError) as error:
         make_experiment(compose_config("train", [override]))
     assert message in str(error.value)
+
+
+def test_null_stays_where_it_says_something():
+    assert compose_config("train", ["cache_gb=null", "policy.bottleneck=null"]).policy.bottleneck is None
+    assert compose_config("train", ["policy=ppo", "policy.value_clip=null"]).policy.value_clip is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["policy.head=gmm", "policy.hidden=[64]"], "policy.hidden is of mlp and conv, not of policy.head=gmm: policy"),
+        (["policy.codebook_share=0.1"], "policy.codebook_share is of vq_bet, not of policy.head=mlp"),
+    ],
+)
+def test_settings_of_another_head_are_refused(overrides, message):
+    with pytest.raises(UsageError, match=message):
+        check_widths(compose_config("train", overrides), given_names(overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["encoder=scratch", "policy.views={count: 2}"], "policy.views are of cached .* encoder=scratch has none"),
+        (["encoder=pixels", "policy.encoder_learning_rate=1e-5"], "nothing of encoder=pixels learns here; set"),
+    ],
+)
+def test_settings_without_an_effect_are_refused(overrides, message):
+    with pytest.raises(UsageError, match=message):
+        check_policy(make_experiment(compose_config("train", overrides)))
 
 
 def test_encoder_path_needs_no_quotes():

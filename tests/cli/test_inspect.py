@@ -143,7 +143,7 @@ def test_what_goes_wrong_gives_one_message(tmp_path, capsys):
         (["on_error=skp", f"data={store}"], 2, "did you mean skip"),
         (["frames=0", f"data={store}"], 2, "frames must be a whole number"),
         (["frames=1", f"data={store}"], 1, "one frame is not enough"),
-        (["seed=null", f"data={store}"], 2, "seed must be a whole number, got None"),
+        (["seed=null", f"data={store}"], 2, "seed must be a whole number, got null: leave it out for 0"),
         ([f"data={store}", f"to={tmp_path / 'nan' / 'config.yaml'}"], 2, "config.yaml is a file: choose a folder"),
     ]:
         got, _, err = run(capsys, f"to={tmp_path / 'out'}", *arguments)

@@ -8,15 +8,16 @@ import pytest
 import torch
 from recorded_store import ACTION, FRONT, STATE, recorded_robot, write_recorded
 
-from embodied.bench.open_loop import held_out_episodes, replay
+from embodied.bench.open_loop import HeldOut, errors, held_out_episodes, replay
 from embodied.cli.cloning_settings import policy_arguments
 from embodied.cli.config import compose_config, given_names, identity
 from embodied.cli.main import main
 from embodied.cli.recorded_frames import recorded_frame
-from embodied.cli.recorded_settings import make_recorded, notes, resolved
+from embodied.cli.recorded_settings import make_recorded, notes, resolved, without_ends
 from embodied.core.errors import UsageError
 from embodied.core.reporting import SilentReporter
 from embodied.datasets.store.episode_store import EpisodeStore
+from embodied.policies.action_space import ActionSpace
 from embodied.policies.artifact import load_policy
 from embodied.policies.frame_choice import FrameChoice
 from embodied.real_robot.description.description import Gripper
@@ -115,6 +116,22 @@ def test_runs_and_protocols_without_a_frame_are_those_they_were():
     assert "action_frame" not in policy_arguments(config)
     framed = compose_config("train", ["policy.action_frame=delta"])
     assert identity(framed)["policy"]["action_frame"] == "delta"
+
+
+def test_a_policy_of_joints_without_an_end_moves_no_robot(trained):
+    policy, metadata = trained
+    frame = {**metadata["arguments"]["action_frame"], "turning": [1]}
+    metadata = {**metadata, "arguments": {**metadata["arguments"], "action_frame": frame}}
+    with pytest.raises(UsageError, match=r"two was declared a joint without an end .* train without `turning`"):
+        check_fits(needs_of(policy, metadata), recorded_robot(), same_names=False)
+
+
+def test_joints_without_an_end_have_no_bounds_that_clip_and_errors_go_the_shorter_way_round():
+    space = without_ends(ActionSpace(low=(-1.0, 0.8), high=(1.0, 3.3)), [1])
+    assert space.low[0] == -1 and space.high[0] == 1 and space.low[1] < -2 * np.pi and space.high[1] > 2 * np.pi
+    episode = HeldOut(0, {}, np.array([[3.1, 3.1]], np.float32), "")
+    found = errors([np.array([[-3.1, -3.1]], np.float32)], [episode], np.ones(2), turning=[1])
+    np.testing.assert_allclose(found["by_axis"], [6.2, 2 * np.pi - 6.2], rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["relative", "delta"])

@@ -369,6 +369,20 @@ def test_settings_that_do_not_fit_are_refused(options, message):
         make_policy(**options)
 
 
+@pytest.mark.parametrize("head", ["mlp", "flow"])
+def test_differences_of_tokens_are_those_of_all_their_values(head):
+    policy = make_policy(head=head, neck="flare", feature="tokens", feature_shape=(4, 3), history=2)
+    batch = make_batch(policy)
+    policy.controller.fit_features(batch["features"])
+    flat = make_policy(head=head, neck="flare", feature="pooled", feature_shape=(12,), history=2)
+    flat.load_state_dict(policy.state_dict())
+    loss, same = (
+        made.loss({**batch, "features": batch["features"].flatten(start)}, torch.Generator().manual_seed(0))[0]
+        for made, start in ((policy, 3), (flat, 2))
+    )
+    assert torch.isfinite(loss) and torch.equal(loss, same)
+
+
 def test_batch_norm_needs_two_samples():
     policy = make_policy(history=1)
     with pytest.raises(UsageError, match=r"train\.batch_size must be at least 2"):
@@ -388,6 +402,9 @@ def test_codes_get_a_share_of_the_steps_and_options_go_on_top_of_sizes():
     assert head_options({"head": "vq_bet"}, **arguments) == {"depth": 3, "codebook_steps": 200}
     given = {"head": "vq_bet", "head_options": {"depth": 1, "codebook_steps": 9}}
     assert head_options(given, **arguments) == {"depth": 1, "codebook_steps": 9}
+    with pytest.raises(UsageError, match=r"learns its codes for 9 steps before it learns to act, and train.steps=9"):
+        head_options(given, sizes=sizes, steps=9, codebook_share=0.4)
+    assert head_options(given, sizes=sizes, steps=0, codebook_share=0.4)["codebook_steps"] == 9  # nothing is trained
 
 
 # Of the protocol before heads and necks were parts: the same seeds must go on giving the same training.

@@ -54,6 +54,16 @@ def test_loss_is_a_scalar_with_scalar_metrics_and_gradients(name):
 
 
 @every_head
+def test_learns_under_autocast(name):
+    head, batch = make_head(name), make_batch()
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, _ = head.loss(*batch)
+        loss.backward()
+    assert torch.isfinite(loss)
+
+
+@every_head
 def test_padded_steps_reach_neither_loss_nor_gradient(name):
     features, actions, pad_mask = make_batch()
     other = torch.where(pad_mask[..., None], actions, torch.full_like(actions, float("nan")))

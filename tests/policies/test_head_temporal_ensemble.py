@@ -30,6 +30,15 @@ def test_equals_brute_force(decay, horizon):
     torch.testing.assert_close(torch.tensor(actions), brute_force(chunks, decay))
 
 
+def test_angles_are_averaged_at_the_turn_of_the_newest_prediction():
+    """A joint passes pi: its state is now told as -3.13, the older prediction was made when it was 3.1."""
+    carry = initial_ensemble(1, 2, 2, like=torch.zeros(()))
+    turning = torch.tensor([True, False])
+    carry, _ = ensemble(carry, torch.tensor([[[3.12, 3.0], [3.20, 5.0]]]), decay=0.0, angles=turning)
+    carry, action = ensemble(carry, torch.tensor([[[-3.10, -3.0], [-3.0, 0.0]]]), decay=0.0, angles=turning)
+    torch.testing.assert_close(action, torch.tensor([[(3.20 - 2 * math.pi - 3.10) / 2, 1.0]]))
+
+
 def test_the_oldest_prediction_weighs_most():
     carry = initial_ensemble(1, 2, 1, like=torch.zeros(()))
     carry, first = ensemble(carry, torch.tensor([[[5.0], [1.0]]]), decay=1.0)

@@ -145,7 +145,25 @@ def test_a_joint_without_an_end_goes_the_shorter_way_round():
     state, action = torch.tensor([[[3.0, 3.0]]]), torch.tensor([[[-3.0, -3.0]]])
     learned = policy.learned(action, state)
     torch.testing.assert_close(learned, torch.tensor([[[-6.0, 2 * math.pi - 6.0]]]))
-    torch.testing.assert_close(policy.restored(learned, state), action)
+    near = torch.tensor([[[-3.0, 2 * math.pi - 3.0]]])  # the target that is near the state, in whatever turn
+    torch.testing.assert_close(policy.restored(learned, state), near)
+    torch.testing.assert_close(policy.executed(near), action)
+
+
+def test_an_averaged_joint_without_an_end_does_not_cross_the_circle():
+    """From 3.1 on, predictions beyond pi are near pi, not near its mean with -pi, 0."""
+    policy = BCPolicy(
+        TinyEncoder(), camera="front", proprioception_dim=1, action_dim=1, feature_shape=(3,), chunk=2, ensemble=0.0,
+        action_frame={"kind": "relative", "state": [0], "turning": [0]},
+    ).eval()  # fmt: skip
+    policy.normalizer.fit(torch.tensor([[-0.1], [0.1]]))
+    places = [3.04, 3.1, 3.16 - 2 * math.pi, 3.22 - 2 * math.pi]
+    carry = policy.initial(1)
+    for place in places:
+        state = torch.tensor([[place]])
+        carry, plan = policy.act(carry, {"observation.images.front": torch.zeros(1, 8, 8, 3).byte(), STATE: state})
+        step = math.remainder(plan.item() - place, 2 * math.pi)
+        assert abs(step) < 0.5 and abs(plan.item() - place) < 0.5
 
 
 def test_it_comes_back_from_its_file(tmp_path):

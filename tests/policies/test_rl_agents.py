@@ -301,6 +301,12 @@ def test_minibatches_must_divide_an_iteration():
         make(observed, network=PPOAgent().network(feature_dim=2, normalise=False))
 
 
+def test_a_minibatch_of_one_step_is_refused():
+    with pytest.raises(UsageError, match=r"policy.minibatches=4 leaves one of the 4 steps .*\(4 environments x 1\)"):
+        PPOAgent(rollout_steps=1).check(4)
+    PPOAgent(rollout_steps=2).check(4)
+
+
 def test_returns_are_discounted_within_episodes():
     from embodied.policies.rl.bc_rl import discounted_returns
 

@@ -82,6 +82,15 @@ def test_the_encoder_learns_from_the_critics_alone(encoder):
     assert changed() == {"actor", "encoder", "critic", "critic_target"}
 
 
+def test_the_bounds_cut_noisy_actions_but_not_their_gradients():
+    """As the authors' TruncatedNormal: else an actor near a bound would learn from the noise that points inwards."""
+    algorithm = build(small_agent())
+    action = torch.full((500, 2), 0.95, requires_grad=True)
+    noisy = algorithm._noisy(action)
+    noisy.sum().backward()
+    assert noisy.max() < 1 and (noisy > 1 - 1e-5).any() and torch.equal(action.grad, torch.ones(500, 2))
+
+
 def test_noise_falls_along_a_line():
     algorithm = build(small_agent())
     found = []

@@ -15,7 +15,7 @@ class ResidualVQ(nn.Module):
     App. A.1) with the decay and smoothing of lucidrains/vector-quantize-pytorch, which VQ-BeT uses.
 
     Departure: codes start at vectors of the first batch; there they start at random near zero, and codes that no
-    vector ever chooses stay there.
+    vector ever chooses stay there. Codes are float32, and so is what is computed with them, under autocast too.
 
     Args:
         quantizers: G.
@@ -48,6 +48,12 @@ class ResidualVQ(nn.Module):
             learn: bool [B], True = the codes follow this vector; None leaves them as they are.
             generator: picks the vectors that the codes start at.
         """
+        with torch.autocast(vectors.device.type, enabled=False):
+            return self._quantize(vectors.float(), learn, generator)
+
+    def _quantize(
+        self, vectors: Tensor, learn: Tensor | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         if learn is not None and learn.any() and not self.started:
             self._start(vectors[learn].detach(), generator)
         quantized, residual, chosen = torch.zeros_like(vectors), vectors, []
