@@ -142,9 +142,11 @@ def check_agent(experiment: Reinforcement) -> None:
     """
     module = agent_module(experiment.method)
     try:
-        module.AGENT(**experiment.settings)
+        agent = module.AGENT(**experiment.settings)
     except TypeError as error:
         raise UsageError(f"policy={experiment.method}: {error}") from error
+    if hasattr(agent, "check"):
+        agent.check(experiment.num_envs)
     wanted = f"policy={experiment.method} needs"
     if experiment.reads_frames and not hasattr(module.AGENT, "frames_network"):
         raise UsageError(
