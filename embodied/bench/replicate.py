@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from embodied.bench.replicate_curves import Curve, read_curve
-from embodied.bench.replicate_jobs import Pretraining, read_pretraining
+from embodied.bench.replicate_jobs import Job, Pretraining, read_pretraining, run_path
 from embodied.bench.replicate_measures import Measure, read_measure
 from embodied.bench.suite import MANDATORY, Suite, check_encoder_name, read_suite
 from embodied.bench.tables.contenders import Column, Contender
@@ -37,6 +37,7 @@ class Claim:
         better, than: `<role, pre-trained encoder or baseline>/<controller>`.
         margin: in [0, 1]; 0 asks for better, more for as good as.
         scene: in which it is tested.
+        family: claims of `better` of one name are corrected together.
     """
 
     claim: str
@@ -45,6 +46,7 @@ class Claim:
     than: str
     margin: float = 0.0
     scene: str = "static"
+    family: str = "claims"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,17 @@ class Replication:
         """Of all encoders that a claim may be about."""
         return [*self.roles, *self.pretraining.exports(), *MANDATORY]
 
+    def needed_jobs(self) -> list[Job]:
+        """Those without which cells cannot run: whose encoders they see, whose runs they name, and what came before."""
+        needed: list[Job] = []
+        for job in self.pretraining.jobs:
+            seen = {self.pretraining.encoder(self.folder, name) for name in job.exports}
+            if any(
+                seen & set(suite.baselines) or names_run(suite, run_path(self.folder, job)) for suite in self.suites
+            ):
+                needed += [each for each in self.pretraining.chain(job) if each not in needed]
+        return needed
+
     def contender(self, text: str) -> Contender | None:
         """The row of the tables that `<name>/<controller>` means; None for a role that nobody has."""
         name, _, controller = text.partition("/")
@@ -99,6 +112,15 @@ class Replication:
             return Contender(self.pretraining.encoder(self.folder, name), controller)
         encoder = self.roles.get(name, name)
         return None if encoder is None else Contender(check_encoder_name(encoder), controller)
+
+
+def names_run(suite: Suite, run: Path) -> list[str]:
+    """The controllers whose settings name a file or folder of a run."""
+    return [
+        name
+        for name, settings in suite.controllers.items()
+        if any(str(value) == str(run) or str(value).startswith(f"{run}/") for value in settings.values())
+    ]
 
 
 def preset_names() -> dict[str, str]:
@@ -222,7 +244,7 @@ def check_replication(replication: Replication) -> None:
         if claim.scene not in scenes:
             raise UsageError(f"{name}: a claim is about the {claim.scene} scene, which its suite lacks")
     jobs = [job.name for job in replication.pretraining.jobs]
-    named = [(job, f"curve {curve.name}") for curve in replication.curves for job in curve.points]
+    named = [(job, f"curve {curve.name}") for curve in replication.curves for job in curve.jobs]
     for job, where in [*named, *((measure.job, "measures") for measure in replication.measures)]:
         if job not in jobs:
             raise unknown_name(f"job of {name}, {where}", job, jobs)

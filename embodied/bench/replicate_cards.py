@@ -31,6 +31,9 @@ def curve_card(verdict: CurveVerdict) -> str:
             for (job, place), values in zip(curve.points.items(), measured.values, strict=True)
         ]
         seeds = [f"seed {number}" for number in range(measured.values.shape[1])]
+        if curve.beside is not None:
+            shown = [f"{value:.4f}" for value in measured.beside[: len(seeds)]]
+            rows.append([curve.beside, "beside", *shown, *[""] * (len(seeds) - len(shown))])
         parts.append(scrolled(table(["pre-training", curve.axis, *seeds], rows)))
     return f'<div class="verdict">{"".join(parts)}</div>'
 
@@ -107,6 +110,7 @@ def curve_record(verdict: CurveVerdict) -> dict[str, Any]:
         "axis": curve.axis,
         "points": dict(curve.points),
         "values": measured.values.tolist(),
+        "beside": None if curve.beside is None else {curve.beside: measured.beside},
         "slope": measured.slope,
         "low": measured.low,
         "high": measured.high,

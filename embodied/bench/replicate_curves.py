@@ -7,6 +7,7 @@ curves:
     metric: holdout_loss           # the last one of each job's metrics.jsonl
     axis: weights of the trunk
     points: {small: 200000, large: 3200000}     # job: its place on the axis
+    beside: untrained              # a job without a place, shown as a level; optional
     logarithmic: true              # the axis; default
     falls: true                    # what the claim says; false: it rises
 """
@@ -21,11 +22,9 @@ from typing import Any
 import numpy as np
 
 from embodied.bench.replicate_jobs import JobRecord, Pretraining
+from embodied.bench.statistics.student import student_interval
 from embodied.core.errors import UsageError
 from embodied.core.files import atomic_path
-
-# Student's t: 95 % of its mass lie within plus and minus so much, by degrees of freedom; from the last on, the last.
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +37,14 @@ class Curve:
     metric: str
     axis: str
     points: Mapping[str, float]
+    beside: str | None = None
     logarithmic: bool = True
     falls: bool = True
+
+    @property
+    def jobs(self) -> list[str]:
+        """Names of all jobs that it shows."""
+        return [*self.points, *([] if self.beside is None else [self.beside])]
 
     @property
     def places(self) -> np.ndarray:
@@ -57,6 +62,7 @@ class Measured:
         slope: mean over seeds of the least-squares slope, per doubling where the axis is logarithmic.
         low, high: 95 % interval of its mean by Student's t over seeds; None with less than two.
         missing: jobs that have no such metric.
+        beside: of the job beside the points, by seed.
     """
 
     values: np.ndarray
@@ -64,6 +70,7 @@ class Measured:
     low: float | None = None
     high: float | None = None
     missing: list[str] = field(default_factory=list)
+    beside: list[float] = field(default_factory=list)
 
 
 def read_curve(content: Any, *, where: str) -> Curve:
@@ -84,7 +91,7 @@ def read_curve(content: Any, *, where: str) -> Curve:
 
 def measure(curve: Curve, records: Mapping[str, JobRecord], pretraining: Pretraining) -> Measured:
     """The metric of every point, and its slope with an interval over seeds."""
-    by_seed: dict[str, dict[int, float]] = {name: {} for name in curve.points}
+    by_seed: dict[str, dict[int, float]] = {name: {} for name in curve.jobs}
     missing = []
     for job in pretraining.jobs:
         if job.name not in by_seed:
@@ -94,22 +101,16 @@ def measure(curve: Curve, records: Mapping[str, JobRecord], pretraining: Pretrai
             missing.append(job.key)
         else:
             by_seed[job.name][job.seed] = float(record.metrics[curve.metric])
+    beside = [] if curve.beside is None else list(by_seed.pop(curve.beside).values())
     seeds = sorted(set.intersection(*(set(found) for found in by_seed.values())))
     values = np.array([[found[seed] for seed in seeds] for found in by_seed.values()]).reshape(len(by_seed), -1)
     if not seeds:
-        return Measured(values=values, missing=missing)
+        return Measured(values=values, missing=missing, beside=beside)
     slopes = np.polyfit(curve.places, values, 1)[0]  # (seeds,)
     if len(slopes) < 2:
-        return Measured(values=values, slope=float(slopes.mean()), missing=missing)
-    mean, low, high = student_interval(slopes)
-    return Measured(values=values, slope=mean, low=low, high=high, missing=missing)
-
-
-def student_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean of at least two values, and the 95 % interval of it by Student's t."""
-    mean = float(values.mean())
-    reach = STUDENT[min(len(values) - 1, len(STUDENT)) - 1] * float(values.std(ddof=1)) / len(values) ** 0.5
-    return mean, mean - reach, mean + reach
+        return Measured(values=values, slope=float(slopes.mean()), missing=missing, beside=beside)
+    mean, low, high = student_interval([slopes])
+    return Measured(values=values, slope=mean, low=low, high=high, missing=missing, beside=beside)
 
 
 def plot_curve(curve: Curve, measured: Measured, path: Path) -> None:
@@ -123,6 +124,9 @@ def plot_curve(curve: Curve, measured: Measured, path: Path) -> None:
     for values in measured.values.T:
         axes.scatter(places, values, color="#6b7280", s=18)
     axes.plot(places, measured.values.mean(axis=1), color="#2563eb", marker="o")
+    if measured.beside:
+        axes.axhline(float(np.mean(measured.beside)), color="#6b7280", linestyle="--", label=curve.beside)
+        axes.legend(frameon=False)
     if curve.logarithmic:
         axes.set_xscale("log", base=2)
         axes.set_xticks(places, labels=[f"{place:g}" for place in places])

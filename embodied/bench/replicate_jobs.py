@@ -134,6 +134,16 @@ class Pretraining:
         named = [each for each in self.jobs if each.name == job.after]
         return next((each for each in named if each.seed == job.seed), named[0])
 
+    def chain(self, job: Job) -> list[Job]:
+        """A job, the one that it goes on from, and so on."""
+        before = self.before(job)
+        return [job, *([] if before is None else self.chain(before))]
+
+    def shared(self, name: str) -> list[str]:
+        """Keys of the jobs that the cells of all seeds of an encoder stand on; empty for an encoder not of it."""
+        chains = [[each.key for each in self.chain(job)] for job in self.jobs if name in job.exports]
+        return [key for key in chains[0] if all(key in chain for chain in chains)] if chains else []
+
     def identity(self, job: Job) -> str:
         """Hash of all that decides what comes of a job."""
         before = self.before(job)

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from embodied.bench.replicate_curves import student_interval
 from embodied.bench.replicate_jobs import JobRecord, Pretraining
+from embodied.bench.statistics.student import student_interval
 from embodied.core.errors import UsageError
 
 LOW, HIGH = "_low", "_high"  # after a metric's name: its interval within one run
@@ -101,7 +101,7 @@ def take(measure: Measure, records: Mapping[str, JobRecord], pretraining: Pretra
     if not values:
         return Reading(missing=missing)
     if len(values) > 1:
-        value, low, high = student_interval(np.array(values))
+        value, low, high = student_interval([np.array(values)])
         return Reading(values=values, value=value, low=low, high=high, missing=missing)
     ends = [found[0].get(measure.metric + end) for end in (LOW, HIGH)]
     return Reading(values=values, value=values[0], low=ends[0], high=ends[1], missing=missing)

@@ -106,6 +106,7 @@ def _verdict_record(verdict: Verdict) -> dict[str, Any]:
         "theirs": verdict.claim.theirs,
         "scene": verdict.claim.scene,
         "margin": verdict.claim.margin,
+        "family": None if verdict.claim.margin else verdict.claim.family,
         "better": _name(verdict.better),
         "than": _name(verdict.than),
         "status": verdict.status,
@@ -115,6 +116,7 @@ def _verdict_record(verdict: Verdict) -> dict[str, Any]:
         "high": overall.high if overall else None,
         "p_holm": verdict.duel.holm_p if verdict.duel else None,
         "pairs": overall.pairs if overall else 0,
+        "pairs_that_differ": verdict.differing,
     }
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from embodied.bench.cells import CellResult
 from embodied.bench.replicate import Claim, Replication
 from embodied.bench.replicate_curves import Curve, Measured, measure
 from embodied.bench.replicate_jobs import JobRecord
 from embodied.bench.replicate_measures import Measure, Reading, take
-from embodied.bench.statistics.paired import holm
+from embodied.bench.statistics.paired import Comparison, holm
+from embodied.bench.statistics.student import NOTHING, student_interval
 from embodied.bench.tables.contenders import Column, Contender, contender_of
 from embodied.bench.tables.duels import Duel, Side, make_duels
 
@@ -20,7 +24,16 @@ SAME, OPPOSITE, UNDECIDED, UNTESTED = "same direction", "opposite direction", "u
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What our results say of a claim; `duel` is None where it was not tested."""
+    """What our results say of a claim.
+
+    Args:
+        claim: that was tested.
+        status, reason: in words.
+        better, than: the two rows.
+        duel: of them, with Student's interval; None where the claim was not tested.
+        differing: pairs that differ.
+        smallest_p: that so many could have come to, with the p values of the family as they are; None with a margin.
+    """
 
     claim: Claim
     status: str
@@ -28,6 +41,8 @@ class Verdict:
     better: Contender | None
     than: Contender | None
     duel: Duel | None = None
+    differing: int = 0
+    smallest_p: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,26 +66,38 @@ class MeasureVerdict:
 
 
 def judge(replication: Replication, results: Sequence[CellResult]) -> list[Verdict]:
-    """A verdict per claim, by the paired difference over common seeds and its 95 % interval.
+    """A verdict per claim, by the paired difference over common seeds and its 95 % interval after Student.
 
     A claim of `better` has the same direction when the interval lies above zero and the paired test (corrected for the
-    claims of the preset) agrees; a claim of `as good as` when the interval lies above minus the margin. Whether an
-    interval that does not decide leans one way is said in words and called undecided.
+    claims of its family) agrees; a claim of `as good as`, which has no such test and is in no family, when the interval
+    lies above minus the margin. Whether an interval that does not decide leans one way is said in words and called
+    undecided.
     """
     opened = [_open(replication, claim, results) for claim in replication.claims]
-    duels = [_duel(verdict, results) if verdict.status == UNDECIDED else None for verdict in opened]
-    tested = [duel.overall.p for duel in duels if duel is not None and duel.overall is not None]
-    corrected = iter(holm(tested))
-    verdicts = []
-    for verdict, duel in zip(opened, duels, strict=True):
-        if verdict.status != UNDECIDED:
-            verdicts.append(verdict)
-        elif duel is None or duel.overall is None:
-            reason = "the two have no task and seed in common: cells failed or were not run"
-            verdicts.append(replace(verdict, status=UNTESTED, reason=reason))
-        else:
-            verdicts.append(_decide(replace(verdict, duel=replace(duel, holm_p=next(corrected)))))
-    return verdicts
+    return [_decide(verdict, replication) if verdict.duel else verdict for verdict in _corrected(opened)]
+
+
+def _corrected(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """With p values corrected within families, and what each could have come to at best."""
+    families: dict[str, list[int]] = defaultdict(list)
+    for place, verdict in enumerate(verdicts):
+        if verdict.duel is not None and not verdict.claim.margin:
+            families[verdict.claim.family].append(place)
+    found = list(verdicts)
+    for places in families.values():
+        p_values = [_overall(verdicts[place]).p for place in places]
+        for number, (place, p) in enumerate(zip(places, holm(p_values), strict=True)):
+            least = 2.0 ** (1 - verdicts[place].differing)
+            best = holm([*p_values[:number], least, *p_values[number + 1 :]])[number]
+            duel = verdicts[place].duel
+            assert duel is not None, verdicts[place]
+            found[place] = replace(verdicts[place], duel=replace(duel, holm_p=p), smallest_p=best)
+    return found
+
+
+def _overall(verdict: Verdict) -> Comparison:
+    assert verdict.duel is not None and verdict.duel.overall is not None, verdict
+    return verdict.duel.overall
 
 
 def _duel(verdict: Verdict, results: Sequence[CellResult]) -> Duel | None:
@@ -84,24 +111,63 @@ def _duel(verdict: Verdict, results: Sequence[CellResult]) -> Duel | None:
     return next(iter(make_duels([(sides[0], sides[1])])), None)
 
 
-def _decide(verdict: Verdict) -> Verdict:
-    claim, duel = verdict.claim, verdict.duel
-    assert duel is not None and duel.overall is not None, verdict
-    overall = duel.overall
+def _differences(duel: Duel) -> list[np.ndarray]:
+    """Of the scores of common seeds, one array per task."""
+    found = []
+    for task in duel.tasks:
+        first, second = (dict(zip(side.seeds, side.scores, strict=True)) for side in (task.first, task.second))
+        if common := sorted(set(first) & set(second)):
+            found.append(np.array([first[seed] - second[seed] for seed in common]))
+    return found
+
+
+def _with_student(verdict: Verdict, duel: Duel) -> Verdict:
+    """With Student's interval in place of the bootstrap's; confidence sequences stay, which are not about seeds."""
+    assert duel.overall is not None, duel
+    differences, overall = _differences(duel), duel.overall
+    if overall.low is not None and not overall.bounded:
+        _, low, high = student_interval(differences)
+        overall = replace(overall, low=low, high=high)
+    differing = sum(int((abs(task) > NOTHING).sum()) for task in differences)
+    return replace(verdict, duel=replace(duel, overall=overall, holm_p=None), differing=differing)
+
+
+def _decide(verdict: Verdict, replication: Replication) -> Verdict:
+    """Status and reason, which names the pre-trainings that all seeds stand on."""
+    status, reason = _side_of_claim(verdict)
+    shared = [
+        key
+        for text in (verdict.claim.better, verdict.claim.than)
+        for key in replication.pretraining.shared(text.partition("/")[0])
+    ]
+    if shared:
+        reason += f"; all seeds are of one pre-training of {' and '.join(dict.fromkeys(shared))}"
+    return replace(verdict, status=status, reason=reason)
+
+
+def _side_of_claim(verdict: Verdict) -> tuple[str, str]:
+    claim, overall, bound = verdict.claim, _overall(verdict), -verdict.claim.margin
     if overall.low is None or overall.high is None:
-        return replace(verdict, reason="a single seed has no interval: run more seeds")
-    clear = claim.margin > 0 or (duel.holm_p is not None and duel.holm_p <= ALPHA)
-    if overall.low > -claim.margin and clear:
-        return replace(verdict, status=SAME, reason="the interval lies on the claim's side")
-    if overall.high < -claim.margin and clear:
-        return replace(verdict, status=OPPOSITE, reason="the interval lies on the other side")
-    leaning = "towards" if overall.difference > -claim.margin else "against"
+        return UNDECIDED, "a single seed has no interval: run more seeds"
+    holm_p = verdict.duel.holm_p if verdict.duel else None
+    # Where nothing varies, the interval is none; signs about the margin are what is left to test.
+    alike = overall.high == overall.low
+    clear = (overall.smallest_p if alike else 0.0) if claim.margin else holm_p
+    told = f"all {overall.pairs} pairs differ by the same, which" if alike else "the interval"
+    if overall.low > bound and clear is not None and clear <= ALPHA:
+        return SAME, f"{told} lies on the claim's side"
+    if overall.high < bound and clear is not None and clear <= ALPHA:
+        return OPPOSITE, f"{told} lies on the other side"
+    if verdict.smallest_p is not None and verdict.smallest_p > ALPHA:
+        few = f"{verdict.differing} of {overall.pairs}" if verdict.differing else "none"
+        return UNDECIDED, f"too few pairs that differ ({few}): no test of them could have been significant"
+    leaning = "towards" if overall.difference > bound else "against"
     needed = "" if overall.seeds_needed is None or claim.margin else f"; about {overall.seeds_needed} seeds would tell"
-    return replace(verdict, reason=f"leaning {leaning} the claim, but seeds could turn it{needed}")
+    return UNDECIDED, f"leaning {leaning} the claim, but seeds could turn it{needed}"
 
 
 def _open(replication: Replication, claim: Claim, results: Sequence[CellResult]) -> Verdict:
-    """Undecided as yet, or not tested for want of an encoder."""
+    """Undecided as yet, with the duel, or not tested for want of an encoder or of common cells."""
     better, than = replication.contender(claim.better), replication.contender(claim.than)
     present = {contender_of(result) for result in results}
     for text, found in ((claim.better, better), (claim.than, than)):
@@ -112,7 +178,12 @@ def _open(replication: Replication, claim: Claim, results: Sequence[CellResult])
         if found not in present:
             reason = f"{found.label} was not run"
             return Verdict(claim=claim, status=UNTESTED, reason=reason, better=better, than=than)
-    return Verdict(claim=claim, status=UNDECIDED, reason="", better=better, than=than)
+    verdict = Verdict(claim=claim, status=UNDECIDED, reason="", better=better, than=than)
+    duel = _duel(verdict, results)
+    if duel is None or duel.overall is None:
+        reason = "the two have no task and seed in common: cells failed or were not run"
+        return replace(verdict, status=UNTESTED, reason=reason)
+    return _with_student(verdict, duel)
 
 
 def judge_curves(replication: Replication, records: Mapping[str, JobRecord]) -> list[CurveVerdict]:
@@ -131,7 +202,12 @@ def _decide_curve(curve: Curve, measured: Measured) -> CurveVerdict:
         return verdict(UNDECIDED, "a single seed has no interval: give the jobs more seeds")
     sign = -1 if curve.falls else 1
     ends = (sign * measured.low, sign * measured.high)
-    return verdict(*_side(sign * measured.slope, ends, "the slope's interval"))
+    status, reason = _side(sign * measured.slope, ends, "the slope's interval")
+    if measured.missing:
+        reason += f"; of the seeds without {', '.join(measured.missing)}, which did not end with {curve.metric}"
+    if measured.beside:
+        reason += f"; beside the points, {curve.beside} has {np.mean(measured.beside):.4f}"
+    return verdict(status, reason)
 
 
 def judge_measures(replication: Replication, records: Mapping[str, JobRecord]) -> list[MeasureVerdict]:

@@ -4,8 +4,9 @@ import json
 
 import pytest
 from bench_results import result
+from scipy import stats
 
-from embodied.bench.replicate import check_replication, load_replication, preset_names
+from embodied.bench.replicate import check_replication, load_replication, preset_names, read_replication
 from embodied.bench.replicate_report import verdict_table, write_replication
 from embodied.bench.replicate_verdicts import OPPOSITE, SAME, UNDECIDED, UNTESTED, judge
 from embodied.bench.result_files import RESULTS, save_result
@@ -80,6 +81,78 @@ def test_competitive_is_within_the_margin():
     assert [verdict.status for verdict in verdicts] == [SAME, UNTESTED, UNTESTED, SAME]
     worse = results({"default": 0.6, "scratch": 0.3}) + results(rates, variant="varied")
     assert judge(load_replication("lfs"), worse)[0].status == OPPOSITE
+
+
+MINE = {
+    **{"paper": "A paper", "url": "https://arxiv.org/abs/1", "theirs": "theirs", "ours": "ours"},
+    "claims": [
+        {"claim": "One.", "theirs": "yes", "better": "state/mlp", "than": "pixels/mlp"},
+        {"claim": "Two.", "theirs": "yes", "better": "state/mlp", "than": "random/mlp"},
+        {"claim": "As good.", "theirs": "yes", "better": "pixels/mlp", "than": "random/mlp", "margin": 0.1},
+    ],
+    "suite": {
+        **{"description": "small", "tasks": [{"env": "metaworld", "task": task} for task in TASKS]},
+        "controllers": {"mlp": {}},
+        "baselines": {name: ["mlp"] for name in ("state", "proprioception", "pixels", "random", "scratch")},
+    },
+}
+
+
+def mine(*families):
+    """The preset with its claims in these families."""
+    claims = [{**claim, "family": name} for claim, name in zip(MINE["claims"], families, strict=True)]
+    return read_replication({**MINE, "claims": claims}, name="mine")
+
+
+def seeded(**rates):
+    """Runs of both tasks with these rates by seed."""
+    return [
+        result(encoder, task, seed, rate=rate)
+        for encoder, by_seed in rates.items()
+        for task, values in zip(TASKS, by_seed, strict=True)
+        for seed, rate in enumerate(values)
+    ]
+
+
+def test_p_is_corrected_within_families_and_a_margin_is_in_none():
+    cells = results({"state": 0.9, "pixels": 0.5, "random": 0.5}, seeds=3)  # 6 pairs: p = 2^-5
+    alone = judge(mine("a", "b", "a"), cells)
+    together = judge(mine("a", "a", "a"), cells)
+    assert [verdict.duel.holm_p for verdict in alone] == [2**-5, 2**-5, None]
+    assert [verdict.duel.holm_p for verdict in together] == [2**-4, 2**-4, None]
+    assert [verdict.status for verdict in alone] == [SAME, SAME, SAME]
+    assert [verdict.status for verdict in together] == [UNDECIDED, UNDECIDED, SAME]
+    assert "too few pairs that differ (6 of 6)" in together[0].reason
+
+
+def test_a_task_that_saturates_is_named_for_what_it_takes_away():
+    """The five pairs of the other task are too few, however clear they are."""
+    cells = seeded(state=([1.0] * 5, [0.9, 0.9, 0.95, 0.9, 1.0]), pixels=([1.0] * 5, [0.2, 0.1, 0.0, 0.2, 0.1]))
+    first, second, _ = judge(mine("a", "b", "a"), cells + seeded(random=([0.0] * 5, [0.0] * 5)))
+    assert (first.status, first.differing) == (UNDECIDED, 5)
+    assert "too few pairs that differ (5 of 10): no test of them could have been significant" in first.reason
+    assert second.status == SAME
+    equal, *_ = judge(mine("a", "b", "a"), results({"state": 0.5, "pixels": 0.5, "random": 0.1}))
+    assert "too few pairs that differ (none)" in equal.reason
+
+
+def test_intervals_of_verdicts_are_students():
+    pixels, random = ([0.5, 0.7, 0.6], [0.2, 0.35, 0.3]), ([0.4, 0.65, 0.5], [0.1, 0.2, 0.3])
+    *_, verdict = judge(mine("a", "b", "a"), seeded(pixels=pixels, random=random, state=pixels))
+    one, two = ([a - b for a, b in zip(*rates, strict=True)] for rates in zip(pixels, random, strict=True))
+    expected = stats.ttest_ind(one, [-each for each in two], equal_var=False).confidence_interval(0.95)
+    overall = verdict.duel.overall
+    assert (overall.low, overall.high) == pytest.approx((expected.low / 2, expected.high / 2), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("rate", "seeds", "status"), [(0.5, 5, SAME), (0.45, 5, SAME), (0.3, 5, OPPOSITE), (0.5, 2, UNDECIDED)]
+)
+def test_where_nothing_varies_signs_about_the_margin_decide(rate, seeds, status):
+    pixels, random = (([value] * seeds, [value] * seeds) for value in (rate, 0.5))
+    *_, verdict = judge(mine("a", "b", "a"), seeded(pixels=pixels, random=random, state=pixels))
+    assert verdict.status == status
+    assert ("pairs differ by the same" in verdict.reason) == (status != UNDECIDED)
 
 
 def test_failed_cells_leave_a_claim_untested():

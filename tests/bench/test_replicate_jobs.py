@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 from bench_results import result
+from scipy import stats
 
-from embodied.bench.replicate import changed, check_replication, load_replication, read_replication
+from embodied.bench.replicate import changed, check_replication, read_replication
 from embodied.bench.replicate_curves import measure, read_curve
 from embodied.bench.replicate_jobs import (
     JobRecord,
@@ -67,23 +68,6 @@ def records(values):
         for name, seeds in values.items()
         for seed, value in enumerate(seeds)
     }
-
-
-@pytest.mark.parametrize("name", ["rpt", "hpt", "maskvit", "toto", "gr1"])
-@pytest.mark.parametrize("size", [None, "tiny"])
-def test_presets_that_come_with_the_package_make_sense(name, size):
-    replication = load_replication(name, size=size)
-    check_replication(replication)
-    assert replication.url.startswith("https://arxiv.org/abs/")
-    assert {"state", "proprioception"} <= set(replication.suite.baselines)
-    made = replication.pretraining
-    exported = {made.encoder(replication.folder, each) for each in made.exports()}
-    assert exported == {
-        each for suite in replication.suites for each in suite.baselines if each.startswith("/")
-    }  # what is pre-trained is benched
-    for curve in replication.curves:
-        seeds = {len([job for job in replication.pretraining.jobs if job.name == point]) for point in curve.points}
-        assert len(seeds) == 1 and seeds.pop() >= 2
 
 
 def test_jobs_are_one_per_seed_and_export_the_first(tmp_path):
@@ -173,7 +157,7 @@ def test_a_slope_is_that_of_least_squares_and_its_interval_students(tmp_path):
     found = measure(curve, records({"long": [1.0, 1.2], "next": [0.6, 0.7]}), made)
     slopes = np.array([-0.2, -0.25])  # per doubling: two of them from 1 to 4
     assert found.slope == pytest.approx(slopes.mean())
-    assert found.high - found.slope == pytest.approx(12.706 * slopes.std(ddof=1) / np.sqrt(2))
+    assert found.high - found.slope == pytest.approx(stats.t.ppf(0.975, 1) * stats.sem(slopes), rel=1e-4)
     assert found.low == pytest.approx(2 * found.slope - found.high)
     half = measure(curve, records({"long": [1.0, 1.2], "next": [0.6]}), made)
     assert (half.values.shape, half.missing, half.low) == ((2, 1), ["next-1"], None)
@@ -192,6 +176,28 @@ def test_a_slope_is_that_of_least_squares_and_its_interval_students(tmp_path):
 def test_verdicts_on_curves(tmp_path, values, status):
     (verdict,) = judge_curves(preset(tmp_path), records(values))
     assert verdict.status == status and verdict.reason
+
+
+def test_a_job_beside_the_points_is_shown_and_has_no_part_in_the_slope(tmp_path):
+    curves = [{**PRESET["curves"][0], "beside": "token"}]
+    replication = preset(tmp_path, curves=curves)
+    check_replication(replication)
+    jobs = records({"long": [1.0, 1.01], "next": [0.6, 0.61]})
+    jobs["token"] = JobRecord(key="token", identity="", metrics={"holdout_loss": 0.9}, seconds=1.0)
+    (verdict,) = judge_curves(replication, jobs)
+    assert (verdict.measured.slope, verdict.measured.beside) == (pytest.approx(-0.2), [0.9])
+    assert "beside the points, token has 0.9000" in verdict.reason
+    page = write_replication(replication, [], 0.0, curves=[verdict], jobs=jobs).read_text()
+    assert "<td>token</td>" in page and "0.9000" in page
+    with pytest.raises(UsageError, match="did you mean token"):
+        check_replication(preset(tmp_path, curves=[{**curves[0], "beside": "tokn"}]))
+
+
+def test_a_curve_says_which_seeds_it_lacks(tmp_path):
+    jobs = records({"long": [1.0, 1.01, 1.02], "next": [0.6, 0.61]})
+    replication = preset(tmp_path, pretraining={"jobs": {"long": {"seeds": 3}, "next": {"seeds": 3}}})
+    (verdict,) = judge_curves(replication, jobs)
+    assert verdict.status == SAME and "without next-2" in verdict.reason
 
 
 @pytest.mark.parametrize("points", [{"long": 1}, {"long": 1, "next": 1}, {"long": 0, "next": 1}])
@@ -230,6 +236,42 @@ def test_controllers_and_jobs_name_runs_of_jobs(tmp_path):
     assert settings["sequence.trunk"] == str(runs / "long-1" / "trunk.safetensors")
     with pytest.raises(UsageError, match="did you mean long"):
         preset(tmp_path, suite={"controllers": {"tuned": {"policy.model": "job:lng"}}})
+
+
+def test_what_cells_need_and_what_all_their_seeds_stand_on(tmp_path):
+    """`next` fine-tunes the only `long` with a seed of its own; `other` is for a curve alone."""
+    jobs = {
+        "long": {"seeds": 1},
+        "next": {"each_seed": True, "seeds": 5},
+        "other": {"exports": {}},
+    }
+    controllers = {"tuned": {"policy.model": "job:model/x"}}
+    changes = {
+        "pretraining": {"jobs": {**jobs, "model": {"exports": {}}}},
+        "suite": {"encoders": {"a": ["tuned"]}, "controllers": controllers},
+    }
+    replication = preset(tmp_path, **changes)
+    made = replication.pretraining
+    assert {made.before(made.job(f"next-{seed}")).key for seed in range(5)} == {"long"}
+    assert {job.key for job in replication.needed_jobs()} == {
+        "token", "long", "model", *(f"next-{seed}" for seed in range(5)),
+    }  # fmt: skip
+    assert (made.shared("token"), made.shared("a"), made.shared("pixels")) == (["token"], ["long"], [])
+
+
+@pytest.mark.parametrize(("each_seed", "told"), [(False, "of one pre-training of token"), (True, "")])
+def test_a_verdict_says_that_it_is_of_one_pretraining(tmp_path, each_seed, told):
+    jobs = {"token": {"seeds": 6, "each_seed": True}} if each_seed else {}
+    replication = preset(tmp_path, pretraining={"jobs": jobs})
+    path = replication.contender("token/tuned").encoder
+    cells = [
+        result(path, seed=seed, rate=rate, controller=controller)
+        for controller, rate in (("tuned", 0.8), ("fresh", 0.2))
+        for seed in range(6)
+    ]
+    (verdict,) = judge(replication, cells)
+    assert verdict.status == SAME
+    assert told in verdict.reason and ("pre-training" in verdict.reason) == (not each_seed)
 
 
 MEASURE = {"claim": "It is fast.", "theirs": "yes", "job": "long", "metric": "decoding.times", "unit": "times"}
