@@ -8,12 +8,14 @@ A preset runs a small benchmark for a claim, at a size that fits a laptop, and s
   embodied replicate rpt size=tiny      one that pre-trains first, at a size that only shows that it runs
 
 The cells run as those of embodied bench do: launcher, workers, seeds, root, ... mean the same, and report.html is
-written beside. What has to be pre-trained comes before, in worker processes of this machine.
+written beside. What has to be pre-trained comes before, in worker processes of this machine; where a job fails that no
+cell needs, the rest is run and judged all the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -21,8 +23,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from embodied.bench.replicate import Replication, check_replication, load_replication, preset_names
-from embodied.bench.replicate_jobs import RUNS, load_records
+from embodied.bench.replicate import Replication, check_replication, load_replication, names_run, preset_names
+from embodied.bench.replicate_jobs import RUNS, load_records, run_path
 from embodied.bench.replicate_report import computing_seconds, verdict_table, write_replication
 from embodied.bench.replicate_verdicts import judge, judge_curves, judge_measures
 from embodied.bench.result_files import load_results
@@ -76,8 +78,13 @@ def replicate(replication: Replication, arguments: Sequence[str], config: DictCo
 
     check_settings(config)
     check_seeds(replication, [seed for suite in replication.suites for seed in chosen_seeds(config.seeds, suite.seeds)])
-    if replication.pretraining.jobs and pretrain(replication, config, console):
-        return 1
+    broken: dict[str, str] = {}
+    if replication.pretraining.jobs:
+        check_plans(replication)
+        broken = pretrain(replication, config, console)
+        if lacking := lacking_jobs(replication):
+            console.print(f"the benchmark needs {', '.join(lacking)}: it was not begun", highlight=False)
+            return 1
     several = len(replication.suites) > 1
     inside = [f"root={quoted(str(replication.folder))}"] if several else []
     encoders = f"encoders=[{','.join(map(quoted, replication.encoders))}]"
@@ -94,7 +101,35 @@ def replicate(replication: Replication, arguments: Sequence[str], config: DictCo
     )
     console.print(verdict_table(replication, verdicts, curves, measures))
     console.print(f"verdicts [bold]{page}[/]", highlight=False, soft_wrap=True)
-    return int(any(failed))
+    if broken:
+        console.print(f"[red]judged without {escape(', '.join(broken))}[/]: failed, see above", highlight=False)
+    return int(any(failed) or bool(broken))
+
+
+def check_plans(replication: Replication) -> None:
+    """Every setting of every suite can be resolved, before hours of pre-training; not where all of it is done.
+
+    Controllers that name runs of jobs are left out: these runs are not there yet.
+
+    Raises:
+        UsageError: one cannot.
+    """
+    from embodied.cli.bench_plan import make_plan
+
+    folder, pretraining = replication.folder, replication.pretraining
+    if len(load_records(folder, pretraining)) == len(pretraining.jobs):
+        return
+    for suite in replication.suites:
+        later = {name for job in pretraining.jobs for name in names_run(suite, run_path(folder, job))}
+        now = {name: settings for name, settings in suite.controllers.items() if name not in later}
+        named = {encoder: tuple(name for name in names if name in now) for encoder, names in suite.baselines.items()}
+        make_plan(replace(suite, controllers=now, baselines=named))
+
+
+def lacking_jobs(replication: Replication) -> list[str]:
+    """Pre-trainings that cells need and that are not done."""
+    done = load_records(replication.folder, replication.pretraining)
+    return [job.key for job in replication.needed_jobs() if job.key not in done]
 
 
 def check_seeds(replication: Replication, seeds: Sequence[int]) -> None:
@@ -111,8 +146,8 @@ def check_seeds(replication: Replication, seeds: Sequence[int]) -> None:
         )
 
 
-def pretrain(replication: Replication, config: DictConfig, console: Console) -> bool:
-    """What comes before the benchmark; whether something has failed."""
+def pretrain(replication: Replication, config: DictConfig, console: Console) -> dict[str, str]:
+    """What comes before the benchmark; why stores and jobs have failed, by key."""
     from embodied.cli.replicate_jobs import run_jobs
 
     try:
@@ -124,7 +159,7 @@ def pretrain(replication: Replication, config: DictConfig, console: Console) -> 
         console.print(f"[red]{escape(key)} has failed[/]: {escape(reason)}", highlight=False, soft_wrap=True)
     if failed:
         console.print(f"the same command tries again; logs are in {replication.folder / RUNS}", highlight=False)
-    return bool(failed)
+    return failed
 
 
 def show_presets(console: Console) -> None:

@@ -6,7 +6,7 @@ the rest, and a job that was ended goes on from its last checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -85,13 +85,13 @@ def run_jobs(replication: Replication, config: DictConfig, console: Console) -> 
     wanted = dict.fromkeys(name for job in left for name in job.stores)
     stores = [Item(key=f"{STORE}/{name}", store=name) for name in wanted]
     have = [item.key for item in stores if stored_at(store_record(folder, item.store), pretraining.stores[item.store])]
-    items = [_item(job, pretraining) for job in pretraining.jobs]
     with BenchProgress(console) as progress, WorkList(folder) as work:
         failed = _work(work, stores, have, lambda key: False, progress, replication, config)
-    if failed:
-        return failed
+    barred = without_stores(pretraining, done, [key.partition("/")[2] for key in failed])
+    items = [_item(job, pretraining) for job in pretraining.jobs if job.key not in barred]
+    failed |= {f"{PRETRAIN}/{key}": f"{STORE}/{name} has failed" for key, name in barred.items()}
     with BenchProgress(console) as progress, WorkList(folder) as work:
-        return _work(
+        return failed | _work(
             work,
             items,
             [f"{PRETRAIN}/{key}" for key in done],
@@ -100,6 +100,16 @@ def run_jobs(replication: Replication, config: DictConfig, console: Console) -> 
             replication,
             config,
         )
+
+
+def without_stores(pretraining: Pretraining, done: Collection[str], failed: Collection[str]) -> dict[str, str]:
+    """Jobs that are not done and cannot be, for want of a store of theirs or of one that comes before: job -> store."""
+    barred = {}
+    for job in pretraining.jobs:
+        chain = [each for each in pretraining.chain(job) if each.key not in done]
+        if job.key not in done and (lacking := [name for each in chain for name in each.stores if name in failed]):
+            barred[job.key] = lacking[0]
+    return barred
 
 
 def _item(job: Job, pretraining: Pretraining) -> Item:

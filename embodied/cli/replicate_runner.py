@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ class JobRunner:
         """Run a job or go on with it, then publish its encoders and its record."""
         from embodied.cli.pretrain import pretrain_once
 
-        run, watch = run_path(self._folder, job), Stopwatch()
+        run = run_path(self._folder, job)
         if not (run / "phases" / "run.json").is_file():  # ended before it had begun
             shutil.rmtree(run, ignore_errors=True)
         named = self._pretraining.resolved(self._folder, job.settings, seed=job.seed)
@@ -129,16 +130,18 @@ class JobRunner:
         arguments = [*overrides_of(settings), f"device={self._device}", "resume=true", *self._cache()]
         config = compose_config("pretrain", arguments)
         log = self._folder / RUNS / f"{job.key}.log"
-        with open(log, "a", encoding="utf-8") as told, redirect_stdout(told):
+        attempts = Attempts(self._folder / RUNS / f"{job.key}.attempts.json")
+        with attempts.another(run), open(log, "a", encoding="utf-8") as told, redirect_stdout(told):
             pretrain_once(config, arguments)
+            measured = self._looks(job, run)
         for path, inner in export_places(self._folder, job).items():
             with atomic_path(path) as temporary:
                 shutil.copytree(run / inner, temporary)
         record = JobRecord(
             key=job.key,
             identity=self._pretraining.identity(job),
-            metrics={**last_metrics(run / "metrics.jsonl"), **self._looks(job, run)},
-            seconds=round(watch.seconds, 1),
+            metrics={**last_metrics(run / "metrics.jsonl"), **measured},
+            seconds=round(attempts.seconds, 1),
         )
         save_record(self._folder, record)
 
@@ -168,6 +171,35 @@ class JobRunner:
     def _cache(self) -> list[str]:
         """Settings of the caches, that of the folder first."""
         return [f"cache={override_text(self._place.cache)}", f"cache_gb={override_text(self._place.cache_gb)}"]
+
+
+class Attempts:
+    """Seconds of all attempts at a job, on disk; one that was killed counts until its run was last written to."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._all: list[dict[str, float]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+    @contextmanager
+    def another(self, run: Path) -> Iterator[None]:
+        """Around an attempt at what goes into a run folder."""
+        if self._all and "seconds" not in self._all[-1]:
+            began = self._all[-1]["began"]
+            written = max((path.stat().st_mtime for path in run.rglob("*") if path.is_file()), default=began)
+            self._all[-1]["seconds"] = max(0.0, written - began)
+        self._all.append({"began": time.time()})
+        write_json(self._path, self._all)
+        watch = Stopwatch()
+        try:
+            yield
+        finally:
+            self._all[-1]["seconds"] = watch.seconds
+            write_json(self._path, self._all)
+
+    @property
+    def seconds(self) -> float:
+        """Of all that have ended."""
+        return sum(each.get("seconds", 0.0) for each in self._all)
 
 
 def overrides_of(settings: Mapping[str, Any]) -> list[str]:

@@ -8,14 +8,17 @@ import sys
 import time
 
 import pytest
+from rich.console import Console
 
 from embodied.bench.replicate import read_replication
-from embodied.bench.replicate_jobs import load_records
-from embodied.bench.result_files import load_results
+from embodied.bench.replicate_jobs import RUNS, JobRecord, load_records, save_record
+from embodied.bench.result_files import RESULTS, load_results
 from embodied.bench.work_list import Item
+from embodied.cli.bench_arguments import compose_sub_verb
 from embodied.cli.main import main
-from embodied.cli.replicate_jobs import check_jobs
-from embodied.cli.replicate_runner import JobPlace, MakeJobRunner, overrides_of
+from embodied.cli.replicate import check_plans, replicate
+from embodied.cli.replicate_jobs import check_jobs, without_stores
+from embodied.cli.replicate_runner import Attempts, JobPlace, MakeJobRunner, overrides_of
 from embodied.core.errors import UsageError
 from embodied.core.run_folder import read_metrics
 from embodied.encoders.load import load_encoder
@@ -67,6 +70,101 @@ def test_settings_are_checked_before_anything_is_collected(tmp_path):
             check_jobs(read_replication(content, name="mine", root=tmp_path).pretraining)
 
 
+def test_seconds_are_those_of_all_attempts(tmp_path):
+    """One that ended counts in full, one that was killed until its run was last written to."""
+    path, run = tmp_path / "mine.attempts.json", tmp_path / "mine"
+    run.mkdir()
+    with pytest.raises(KeyboardInterrupt), Attempts(path).another(run):
+        time.sleep(0.05)
+        raise KeyboardInterrupt
+    ended = Attempts(path).seconds
+    assert ended >= 0.05
+    kept = json.loads(path.read_text())
+    (run / "metrics.jsonl").write_text("{}")
+    os.utime(run / "metrics.jsonl", (1_000, 1_060))
+    path.write_text(json.dumps([*kept, {"began": 1_000.0}]))
+    last = Attempts(path)
+    with last.another(run):
+        time.sleep(0.02)
+    assert last.seconds == Attempts(path).seconds >= 60 + ended + 0.02
+    assert last.seconds < 61 + ended
+
+
+def test_a_store_that_cannot_be_collected_bars_what_needs_it_alone():
+    pretraining = {
+        **CONTENT["pretraining"],
+        "stores": {"demos": ENV, "more": ENV},
+        "jobs": {
+            **CONTENT["pretraining"]["jobs"],
+            "other": {"data": ["more"], "exports": {}},
+            "further": {"exports": {}, "settings": {"sequence.trunk": "job:other/trunk.safetensors"}},
+        },
+    }
+    made = read_replication({**CONTENT, "pretraining": pretraining}, name="mine").pretraining
+    assert without_stores(made, [], ["more"]) == {"other": "more", "further": "more"}
+    assert without_stores(made, ["other"], ["more"]) == {}  # whose run is there
+    assert without_stores(made, [], []) == {}
+
+
+def test_plans_are_resolved_before_anything_is_pretrained(tmp_path):
+    """But for controllers that name runs, which are not there yet."""
+    check_plans(read_replication(CONTENT, name="mine", root=tmp_path))
+    models = {"policy": "visual_mpc", "policy.model": "job:many"}
+    late = {**CONTENT["suite"], "controllers": {**CONTENT["suite"]["controllers"], "late": models}}
+    check_plans(read_replication({**CONTENT, "suite": late}, name="mine", root=tmp_path))
+    broken = {**CONTENT["suite"], "settings": {"env.horizn": 12}}
+    with pytest.raises(UsageError, match=r"did you mean env\.horizon"):
+        check_plans(read_replication({**CONTENT, "suite": broken}, name="mine", root=tmp_path))
+
+
+def record_of(key, identity):
+    return JobRecord(key=key, identity=identity, metrics={"loss": 1.0}, seconds=1.0)
+
+
+CURVE = {
+    **{"name": "steps", "claim": "More is lower.", "theirs": "yes", "metric": "loss", "axis": "steps"},
+    "points": {"many": 1, "on": 4},
+}
+
+
+@pytest.mark.parametrize(("failing", "benched"), [("on", True), ("many", False)])
+def test_a_job_that_no_cell_needs_may_fail(tmp_path, monkeypatch, capsys, failing, benched):
+    """`on` is for a curve alone; cells see what `many` exports."""
+    suite = {**CONTENT["suite"], "encoders": {"sawyer": ["mlp"]}}
+    content = {**CONTENT, "suite": suite, "curves": [CURVE]}
+    replication = read_replication(content, name="mine", root=tmp_path)
+    asked = []
+
+    def run_jobs(replication, config, console):
+        made = replication.pretraining
+        for job in made.jobs:
+            if job.name != failing:
+                save_record(replication.folder, record_of(job.key, made.identity(job)))
+        return {f"pretrain/{failing}": "no memory"}
+
+    monkeypatch.setattr("embodied.cli.replicate_jobs.run_jobs", run_jobs)
+
+    def bench(suite, config, console):
+        asked.append(suite.name)
+        (replication.folder / RESULTS).mkdir()
+        return 0
+
+    monkeypatch.setattr("embodied.cli.bench.bench", bench)
+    monkeypatch.setattr("embodied.cli.replicate.check_plans", lambda replication: None)
+    arguments = ["rpt", f"root={tmp_path}"]  # whose preset stands in for ours
+    config = compose_sub_verb("replicate", arguments, positional=("paper",), about=None)
+    assert replicate(replication, arguments, config, Console()) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"pretrain/{failing} has failed: no memory" in told
+    assert asked == (["mine"] if benched else [])
+    assert ("judged without pretrain/on" in told) == benched
+    assert ("the benchmark needs many: it was not begun" in told) == (not benched)
+    assert (replication.folder / RUNS / "records").is_dir()
+    if benched:
+        (curve,) = json.loads((replication.folder / "replicate.json").read_text())["curves"]
+        assert curve["status"] == "not tested" and "on did not end with loss" in curve["reason"]
+
+
 @pytest.mark.sim
 @pytest.mark.slow
 def test_a_job_goes_on_from_anothers_run_and_publishes_its_encoder(tmp_path):
@@ -112,7 +210,7 @@ def test_rpt_at_its_tiny_size_is_killed_goes_on_and_ends(tmp_path, capsys):
     assert {each["status"] for each in record["verdicts"]} <= {"same direction", "opposite direction", "undecided"}
     assert all(each["pairs"] == 2 for each in record["verdicts"])
     results = load_results(tmp_path / "rpt-tiny")
-    rows = {(os.path.basename(each.cell.encoder), each.cell.controller) for each in results}
+    rows = {(os.path.basename(each.cell.encoder.removesuffix("/{seed}")), each.cell.controller) for each in results}
     assert rows == {
         *(("token", "finetune"), ("token", "fresh"), ("token", "probe"), ("modality", "finetune")),
         ("proprioception", "mlp"),
@@ -121,7 +219,7 @@ def test_rpt_at_its_tiny_size_is_killed_goes_on_and_ends(tmp_path, capsys):
     capsys.readouterr()
     assert main(command) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "all of 2 pre-trainings are done" in told and "all of 10 cells have results" in told
+    assert "all of 3 pre-trainings are done" in told and "all of 10 cells have results" in told
 
 
 @pytest.mark.sim
@@ -133,6 +231,8 @@ def test_hpt_at_its_tiny_size_has_claims_on_two_suites_and_two_curves(tmp_path):
     record = json.loads((folder / "replicate.json").read_text())
     assert [each["pairs"] for each in record["verdicts"]] == [2, 2]
     assert [len(each["values"][0]) for each in record["curves"]] == [2, 2]
-    assert {"many", "panda", "panda_scratch", "trunk_16x128-1", "from_15-1"} <= set(record["pretraining"])
+    assert len(record["curves"][1]["beside"]["from_0"]) == 2
+    assert {"many", "panda-0", "panda_scratch-1", "trunk_16x128-1", "from_15-1"} <= set(record["pretraining"])
+    assert all("of one pre-training of many" in each["reason"] for each in record["verdicts"])
     assert all((folder / "plots" / f"{name}.png").is_file() for name in ("trunk", "datasets"))
     assert all((folder / name / "report.html").is_file() for name in ("hpt-tiny-tasks", "hpt-tiny-body"))
