@@ -77,15 +77,17 @@ def check_cloning(config: DictConfig) -> None:
         raise UsageError(f"policy.encoder_learning_rate must be a positive number, got {rate!r}")
 
 
-def check_widths(config: DictConfig, given: Collection[str]) -> None:
-    """Settings of one head that were given are not for another. Raises UsageError."""
+def unused_settings(config: DictConfig, given: Collection[str]) -> list[str]:
+    """A line for every setting that was given and that the head does not look at; none of an agent or a planner."""
     head = config.policy.get("head")
-    if head is None:
-        return  # an agent, a planner
+    notes = []
     for name, owners in (("hidden", ("mlp", "conv")), ("codebook_share", ("vq_bet",))):
-        if f"policy.{name}" in given and head not in owners:
-            instead = f": policy.head_sizes.{head} has its sizes" if head in config.policy.head_sizes else ""
-            raise UsageError(f"policy.{name} is of {' and '.join(owners)}, not of policy.head={head}{instead}")
+        if head is not None and head not in owners and f"policy.{name}" in given:
+            instead = f", whose sizes are policy.head_sizes.{head}" if head in config.policy.head_sizes else ""
+            notes.append(
+                f"policy.{name} is of {' and '.join(owners)}: it changes nothing of policy.head={head}{instead}"
+            )
+    return notes
 
 
 def check_stability(train: DictConfig) -> None:

@@ -22,7 +22,7 @@ from embodied.bench.experiment import Experiment, check_policy
 from embodied.bench.phases import AnyExperiment, Collect, run_phases, run_several
 from embodied.bench.planning import check_planning
 from embodied.bench.reinforcement import AGENTS, check_agent
-from embodied.cli.cloning_settings import check_widths, make_experiment
+from embodied.cli.cloning_settings import make_experiment, unused_settings
 from embodied.cli.collect import collect_store
 from embodied.cli.config import given_names
 from embodied.cli.planning_settings import PLANNER, make_planning
@@ -44,7 +44,6 @@ def train_once(config: DictConfig, overrides: Sequence[str]) -> int:
     """One run, from the demonstrations or the first random action to the report."""
     console = Console()
     experiment: AnyExperiment
-    check_widths(config, given_names(overrides))
     if OmegaConf.is_config(config.data):
         return train_several(config, overrides, console)
     if config.data is not None:
@@ -66,6 +65,8 @@ def train_once(config: DictConfig, overrides: Sequence[str]) -> int:
     run = open_run(config, run_name(config, experiment), command=shlex.join(["embodied", "train", *overrides]))
     console.print(f"run folder [bold]{run.path}[/]", highlight=False)
     reporter = RichReporter(console)
+    for note in unused_settings(config, given_names(overrides)):
+        reporter.note(note)
     collect: Collect = lambda: collect_phase(config, experiment, reporter)  # noqa: E731
     if isinstance(experiment, Experiment) and experiment.recorded is not None:
         check_same_data(run, experiment)
@@ -87,7 +88,7 @@ def train_several(config: DictConfig, overrides: Sequence[str], console: Console
     console.print(f"run folder [bold]{run.path}[/]", highlight=False)
     check_same_stores(run, experiment)
     reporter = RichReporter(console)
-    for note in several_notes(experiment):
+    for note in [*unused_settings(config, given_names(overrides)), *several_notes(experiment)]:
         reporter.note(note)
     run_several(experiment, run, reporter, collect=partial(several_record, experiment))
     summary = run.summary()
