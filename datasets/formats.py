@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from embodied.core.errors import UsageError, UserError, unknown_name
+from embodied.core.extensions import import_part
 from embodied.datasets.episode_source import EpisodeSource, Format
 from embodied.datasets.store.episode_index import is_store
 
@@ -120,5 +121,5 @@ def _as_written(default: Any) -> str:
 @cache
 def _modules(direction: Direction) -> dict[str, ModuleType]:
     package = import_module(f"embodied.datasets.{direction}ers")
-    modules = (import_module(f"{package.__name__}.{found.name}") for found in pkgutil.iter_modules(package.__path__))
+    modules = (import_part(f"{package.__name__}.{found.name}") for found in pkgutil.iter_modules(package.__path__))
     return {module.FORMAT.name: module for module in modules if hasattr(module, "FORMAT")}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path as _Path
 from typing import TYPE_CHECKING
 
+from embodied.core.extensions import install as _install_extensions
+
 if TYPE_CHECKING:
     from embodied.encoders.load import load_encoder as load_encoder
 
@@ -16,6 +18,8 @@ __all__ = ["__version__", "load_encoder"]
 _ROOT = _Path(__file__).resolve().parents[1]
 if (_ROOT / "pyproject.toml").is_file() and (_ROOT / "envs").is_dir():
     __path__.append(str(_ROOT))
+
+_install_extensions()  # folders of one's own methods, which `EMBODIED_EXTENSIONS` names
 
 
 def __getattr__(name: str) -> object:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from embodied.core.errors import unknown_name
+from embodied.core.errors import UserError, unknown_name
+from embodied.core.extensions import import_part
 from embodied.envs.simulation import Suite
 
 NO_SIMULATOR = "none"  # in place of a suite: policies of recorded demonstrations that no environment goes with
@@ -36,10 +36,14 @@ def load_suite(name: str) -> Suite:
 
     Raises:
         UsageError: there is none.
+        UserError: its module cannot be imported, or defines none.
     """
     if name not in suite_names():
         raise unknown_name("env", name, suite_names())
     module = f"embodied.envs.suites.{name}"
     package = (found := find_spec(module)) is not None and found.submodule_search_locations is not None
-    suite: Suite = import_module(f"{module}.suite" if package else module).SUITE
+    path = f"{module}.suite" if package else module
+    suite: Suite | None = getattr(import_part(path), "SUITE", None)
+    if suite is None:
+        raise UserError(f"{path} defines no SUITE (embodied.envs.simulation.Suite)")
     return suite

@@ -11,59 +11,12 @@ from typing import Any, cast
 from torch import nn
 
 from embodied.core.errors import UsageError, unknown_name
+from embodied.policies.head_kinds import HeadKind, head_kinds
 from embodied.policies.heads.registry import load_head
 from embodied.policies.heads.temporal_ensemble import DECAY
-from embodied.policies.necks.registry import load_neck
-
-VECTOR_NECKS = ("flare", "pooled", "sequence")  # read `pooled` by default, the others `tokens`
-FUSING_NECKS = ("flare", "sequence", "spatial")  # make one moment of the whole history
-
+from embodied.policies.necks.registry import fuses_history, load_neck, reads_vectors
 
 SEQUENCE_CHUNK = 16  # actions that RPT predicts
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadKind:
-    """What a head is given where the settings say null.
-
-    Args:
-        text: one line for `embodied list heads`.
-        module: in `policies/heads/`, if not its own name.
-        neck: in `policies/necks/`.
-        history: moments it reads.
-        chunk: actions predicted; None: one per moment.
-        execute: of them, before the next plan.
-        ensemble: decay of temporal ensembling; None: none.
-        ema: evaluate an average of the weights.
-        single: it can predict no more than one action.
-    """
-
-    text: str = ""
-    module: str | None = None
-    neck: str = "pooled"
-    history: int = 1
-    chunk: int | None = 1
-    execute: int = 1
-    ensemble: float | None = None
-    ema: bool = False
-    single: bool = False
-
-
-KINDS: dict[str, HeadKind] = {
-    "mlp": HeadKind(text="VC-1 head: pooled feature, frame differences, input BatchNorm, MLP 256x3", neck="flare"),
-    "conv": HeadKind(text="Theia head: token grid, three convolutions, BatchNorm MLP", module="mlp", neck="spatial"),
-    "gmm": HeadKind(text="robomimic BC-GMM: a mixture of Gaussians over the chunk"),
-    "rnn_gmm": HeadKind(text="robomimic BC-RNN-GMM: an LSTM with a mixture per step", history=10, chunk=None),
-    "act": HeadKind(text="ACT: a conditional VAE over chunks, temporal ensembling", chunk=16, ensemble=DECAY),
-    "diffusion": HeadKind(
-        text="Diffusion Policy: a U-Net denoises chunks, averaged weights", history=2, chunk=16, execute=8, ema=True
-    ),
-    "flow": HeadKind(text="flow matching as in pi0: a few Euler steps to a chunk", chunk=16, execute=8, ema=True),
-    "vq_bet": HeadKind(text="VQ-BeT: a GPT chooses codes of chunks, and offsets to them", history=2, chunk=8),
-    "gr1": HeadKind(text="the action head of a GR-1 encoder, as it was pre-trained", single=True),
-    "bins": HeadKind(text="RT-1 and OpenVLA: every dimension a choice among 256 bins"),
-}
-HEADS = {name: kind.text for name, kind in KINDS.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +43,7 @@ class Assembly:
     @property
     def fuses(self) -> bool:
         """Whether the neck makes one moment of the history."""
-        return self.neck in FUSING_NECKS
+        return fuses_history(self.neck)
 
     @property
     def recurrent(self) -> bool:
@@ -109,7 +62,7 @@ def assemble(
     ensemble: float | bool | None = None,
     ema: bool | None = None,
 ) -> Assembly:
-    """Fill in what the head is usually given, see `KINDS`.
+    """Fill in what the head is usually given, see `head_kinds`.
 
     Args:
         ensemble: a decay, True for the head's or ACT's, False for none; None: the head's, where `execute` leaves room.
@@ -117,9 +70,10 @@ def assemble(
     Raises:
         UsageError: a name is unknown, or numbers do not fit each other.
     """
-    if head not in KINDS:
-        raise unknown_name("policy.head", head, KINDS)
-    kind = KINDS[head]
+    kinds = head_kinds()
+    if head not in kinds:
+        raise unknown_name("policy.head", head, kinds)
+    kind = kinds[head]
     chosen = neck or kind.neck
     load_neck(chosen)  # refuses an unknown name
     moments = at_least_one("policy.history", kind.history if history is None else history)
@@ -135,7 +89,7 @@ def assemble(
     made = Assembly(
         head=kind.module or head,
         neck=chosen,
-        feature=feature or ("pooled" if chosen in VECTOR_NECKS else "tokens"),
+        feature=feature or ("pooled" if reads_vectors(chosen) else "tokens"),
         history=moments,
         chunk=length,
         execute=ahead,
@@ -166,7 +120,7 @@ def fill_for_sequence(settings: Mapping[str, Any], encoder: Mapping[str, Any] | 
     filled = {**settings, "neck": "sequence", "feature": encoder["latent"]}
     if settings.get("history") is None:
         filled["history"] = int(encoder["network"]["context"])
-    kind = KINDS.get(str(settings["head"]))
+    kind = head_kinds().get(str(settings["head"]))
     if settings.get("chunk") is None and kind is not None and kind.chunk == 1 and not kind.single:
         filled["chunk"] = SEQUENCE_CHUNK
     return filled
@@ -238,7 +192,7 @@ def build_neck(
         UsageError: it needs a grid of tokens, which the feature is not, or instructions, or has no such option.
     """
     width = int(feature_shape[-1])
-    if not width and made.neck not in VECTOR_NECKS:
+    if not width and not reads_vectors(made.neck):
         raise UsageError(
             f"policy.neck={made.neck} looks at a picture's tokens, of which encoder=proprioception has none: choose "
             "policy.head=mlp, or policy.neck=pooled"
@@ -246,7 +200,7 @@ def build_neck(
     arguments: dict[str, Any] = {"width": width}
     if made.neck == "flare":
         arguments["width"] = width * int(feature_shape[0]) if len(feature_shape) == 2 else width
-    elif made.neck != "pooled" and len(feature_shape) != 2:
+    elif not reads_vectors(made.neck) and len(feature_shape) != 2:
         raise UsageError(
             f"policy.neck={made.neck} needs tokens [N, D], got a feature of shape {tuple(feature_shape)}: leave "
             "policy.feature out, or choose policy.neck=pooled"

@@ -18,7 +18,7 @@ from embodied.encoders.modality import input_keys
 from embodied.encoders.sensorimotor import frame_encoder
 from embodied.encoders.text.instructions import Instructions
 from embodied.policies.action_space import ActionNormalizer, ActionSpace, Kind, action_kind, pad_actions
-from embodied.policies.assembly import HEADS, assemble
+from embodied.policies.assembly import assemble
 from embodied.policies.chunk_execution import episode_keys
 from embodied.policies.controller import Controller, build_controller
 from embodied.policies.heads.ema import EMA
@@ -28,8 +28,6 @@ from embodied.policies.planning import act_on, initial_plans, looks
 from embodied.policies.relative_actions import relative_actions
 from embodied.policies.shared_input import shared_input
 from embodied.policies.tuning import Tune, tuned_copy
-
-__all__ = ["HEADS", "BCPolicy"]
 
 
 class BCPolicy(nn.Module):

@@ -12,6 +12,7 @@ from embodied.bench.plan import Plan, Recipe, plan_tasks, recipe_key
 from embodied.bench.suite import LEARNS_ALONG, Suite, SuiteTask, tries_static
 from embodied.cli.config import CONFIG_MODULE, compose_config
 from embodied.core.errors import UsageError
+from embodied.core.extensions import extension_conf
 from embodied.core.files import hash_json
 from embodied.core.run_folder import versions
 
@@ -30,7 +31,8 @@ def source_of(suite: Suite) -> str:
 
 def _defaults() -> dict[str, str]:
     folder = files(CONFIG_MODULE)
-    groups = (folder, folder.joinpath("env"), folder.joinpath("policy"))
+    own = [found / group for found in extension_conf() for group in ("env", "policy") if (found / group).is_dir()]
+    groups = (folder, folder.joinpath("env"), folder.joinpath("policy"), *own)
     return {
         f"{group.name}/{entry.name}": entry.read_text(encoding="utf-8")
         for group in groups

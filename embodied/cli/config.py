@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any
 
-from hydra import compose, initialize_config_module
+import hydra
+from hydra import initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -15,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from embodied.core.errors import UsageError, unknown_name
+from embodied.core.extensions import extension_conf
 
 CONFIG_MODULE = "embodied.conf"
 NOT_PART_OF_THE_RUN = (  # settings that change no result
@@ -37,12 +40,27 @@ MAY_BE_NULL = ("cache_gb", "policy.bottleneck", "policy.value_clip")
 
 def groups() -> dict[str, list[str]]:
     """Configuration groups and their options, `{"env": ["metaworld"], ...}`."""
-    found = {}
-    for folder in files(CONFIG_MODULE).iterdir():
+    found: dict[str, set[str]] = {}
+    for folder in (folder for root in (files(CONFIG_MODULE), *extension_conf()) for folder in root.iterdir()):
         if folder.is_dir() and folder.name not in ("__pycache__", "hydra", "replicate"):
             options = (entry.name for entry in folder.iterdir())
-            found[folder.name] = sorted(name.removesuffix(".yaml") for name in options if name.endswith(".yaml"))
-    return found
+            names = {name.removesuffix(".yaml") for name in options if name.endswith(".yaml")}
+            found[folder.name] = found.get(folder.name, set()) | names
+    return {group: sorted(names) for group, names in found.items()}
+
+
+def setting_file(group: str, option: str) -> Traversable:
+    """The yaml of an option, the package's before an extension's."""
+    places = (root.joinpath(group, f"{option}.yaml") for root in (files(CONFIG_MODULE), *extension_conf()))
+    return next(place for place in places if place.is_file())
+
+
+def compose(verb: str, overrides: Sequence[str]) -> DictConfig:
+    """Hydra's, which also looks into the extensions."""
+    if own := extension_conf():
+        quoted = ",".join("'file://" + str(folder).replace("'", "\\'") + "'" for folder in own)
+        overrides = [*overrides, f"hydra.searchpath=[{quoted}]"]
+    return hydra.compose(verb, overrides=list(overrides))
 
 
 def compose_config(verb: str, overrides: Sequence[str]) -> DictConfig:
@@ -62,7 +80,7 @@ def compose_config(verb: str, overrides: Sequence[str]) -> DictConfig:
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         check(verb, parsed)
         try:
-            config = compose(verb, overrides=list(overrides))
+            config = compose(verb, overrides)
             OmegaConf.resolve(config)
         except (HydraException, OmegaConfBaseException) as error:
             raise UsageError(f"{str(error).splitlines()[0]}: see {command(verb)} --help") from error

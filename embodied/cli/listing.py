@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from typing import Literal
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from embodied.cli.config import groups
+from embodied.cli.config import groups, setting_file
 from embodied.core.errors import UsageError, unknown_name
 from embodied.envs.experts.behaviours import expert_names
 from embodied.envs.registry import load_suite, suite_names
@@ -26,10 +25,9 @@ Listing = dict[str, str]  # name -> one line
 
 def first_comment(group: str) -> Listing:
     """Options of a configuration group, described by the first line of their yaml that is not for Hydra."""
-    folder = files("embodied.conf").joinpath(group)
     found = {}
     for option in groups()[group]:
-        lines = folder.joinpath(f"{option}.yaml").read_text(encoding="utf-8").splitlines()
+        lines = setting_file(group, option).read_text(encoding="utf-8").splitlines()
         first = next(line for line in lines if line and not line.startswith("# @"))
         found[option] = first.removeprefix("#").strip()
     return found
@@ -69,9 +67,9 @@ def encoders() -> Listing:
 
 
 def heads() -> Listing:
-    from embodied.policies.bc import HEADS
+    from embodied.policies.head_kinds import head_kinds
 
-    return dict(HEADS)
+    return {name: kind.text for name, kind in head_kinds().items()}
 
 
 def necks() -> Listing:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from embodied.core.allocator import keep_freed_memory
 from embodied.core.errors import UserError, unknown_name
+from embodied.core.extensions import check_extensions
 
 FIXABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
@@ -95,6 +96,7 @@ def dispatch(arguments: Sequence[str], *, debug: bool) -> int:
     if ("--help" in rest or "-h" in rest) and not VERBS[name].own_help:
         print_verb_help(name)
         return 0
+    check_extensions()
     keep_freed_memory()
     module = import_module(f"embodied.cli.{VERBS[name].module}")
     code = int(module.main(rest, debug=debug))

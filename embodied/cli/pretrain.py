@@ -35,6 +35,7 @@ from embodied.cli.pretrain_video import pretrain_video, wants_video
 from embodied.cli.reporter import RichReporter, open_console
 from embodied.cli.runs import run_verb
 from embodied.cli.settings import cache_bytes, resolve_cache, resolve_device
+from embodied.cli.targets import objective_class
 from embodied.cli.trackers import check_tracker, open_records
 from embodied.core.checkpoint import save_checkpoint
 from embodied.core.errors import UsageError
@@ -171,7 +172,7 @@ def build_objective(config: DictConfig) -> nn.Module:
         torch.manual_seed(derive_seed(int(config.seed), "objective"))
         try:
             # Most train a vision transformer; a method may name another network by `encoder.*`.
-            method = hydra.utils.get_class(str(config.objective._target_))
+            method = objective_class(config)
             make = getattr(method, "make_image_encoder", None)
             settings = {str(key): value for key, value in config.encoder.items()}
             encoder = ViTEncoder(**settings) if make is None else make(settings)

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import hydra
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from embodied.cli.settings import cache_bytes, resolve_cache
+from embodied.cli.targets import objective_class
 from embodied.core.errors import UsageError, UserError
 from embodied.core.files import hash_json
 from embodied.core.protocols import Reporter
@@ -98,7 +98,7 @@ def open_earlier(folder: Path, build: Callable[[DictConfig], nn.Module]) -> tupl
     config = OmegaConf.load(run.path / "config.yaml")
     if not isinstance(config, DictConfig) or OmegaConf.select(config, "objective._target_") is None:
         raise UserError(f"curate_loss={folder} is no run of embodied pretrain")
-    method = hydra.utils.get_class(str(config.objective._target_))
+    method = objective_class(config)
     if not hasattr(method, "reconstruct"):
         raise UsageError(
             f"curate_loss={folder}: {method.__name__} does not rebuild frames, so its loss says little about one: "

@@ -18,6 +18,7 @@ from embodied.cli.pretrain_sequence import open_frame_encoder
 from embodied.cli.pretrain_settings import expand, expand_data
 from embodied.cli.reporter import RichReporter
 from embodied.cli.settings import cache_bytes, resolve_cache
+from embodied.cli.targets import objective_class
 from embodied.cli.window_training import card_of, open_tools, train_on_windows
 from embodied.core.errors import UsageError
 from embodied.core.files import atomic_path
@@ -36,7 +37,8 @@ from embodied.models.sequence.hpt import IMAGE, PROPRIOCEPTION
 from embodied.models.sequence.hpt_head import RegressionHead
 from embodied.models.sequence.hpt_trunk import HPTTrunk
 from embodied.objectives.sensorimotor.hpt import HPT, Embodiments
-from embodied.policies.assembly import HEADS, assemble, build_head
+from embodied.policies.assembly import assemble, build_head
+from embodied.policies.head_kinds import head_kinds
 
 REGRESSION, TRUNK = "regression", "trunk.safetensors"
 STEM_SETTINGS = ("tokens", "hidden", "dropout")  # of `encoder`, the others are the trunk's
@@ -44,7 +46,7 @@ STEM_SETTINGS = ("tokens", "hidden", "dropout")  # of `encoder`, the others are 
 
 def wants_mixture(config: DictConfig) -> bool:
     """Whether the objective learns from many embodiments at once."""
-    return bool(getattr(hydra.utils.get_class(str(config.objective._target_)), "wants_mixture", False))
+    return bool(getattr(objective_class(config), "wants_mixture", False))
 
 
 def pretrain_mixture(config: DictConfig, overrides: Sequence[str]) -> int:
@@ -189,8 +191,8 @@ def make_head(config: DictConfig, *, width: int, action_dim: int) -> nn.Module:
     name, chunk = str(config.sequence.head), int(config.sequence.chunk)
     if name == REGRESSION:
         return RegressionHead(feature_dim=width, action_dim=action_dim, horizon=chunk)
-    if name not in HEADS:
-        raise UsageError(f"sequence.head must be {REGRESSION} or one of {', '.join(HEADS)}, got {name!r}")
+    if name not in head_kinds():
+        raise UsageError(f"sequence.head must be {REGRESSION} or one of {', '.join(head_kinds())}, got {name!r}")
     made = assemble(name, neck="sequence", history=1, chunk=chunk)
     options = {"batch_norm": False} if made.head == "mlp" else {}  # a batch may hold a single window of a dataset
     return build_head(made, feature_dim=width, moments=1, action_dim=action_dim, hidden=(256, 128), options=options)

@@ -14,6 +14,7 @@ from embodied.cli.config import positive
 from embodied.cli.pretrain_settings import expand_data
 from embodied.cli.reporter import RichReporter
 from embodied.cli.settings import cache_bytes, resolve_cache
+from embodied.cli.targets import objective_class
 from embodied.cli.window_training import batches as batches
 from embodied.cli.window_training import card_of, open_tools, train_on_windows
 from embodied.cli.window_training import refuse_frame_settings as refuse_frame_settings
@@ -32,7 +33,7 @@ from embodied.models.sequence.sensorimotor import SensorimotorTransformer
 
 def wants_sequences(config: DictConfig) -> bool:
     """Whether the objective learns from windows of episodes, not from frames."""
-    return bool(getattr(hydra.utils.get_class(str(config.objective._target_)), "wants_sequences", False))
+    return bool(getattr(objective_class(config), "wants_sequences", False))
 
 
 def pretrain_sequences(config: DictConfig, overrides: Sequence[str]) -> int:

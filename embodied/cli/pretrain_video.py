@@ -18,6 +18,7 @@ from embodied.cli.config import positive
 from embodied.cli.pretrain_settings import expand_data
 from embodied.cli.reporter import RichReporter
 from embodied.cli.settings import cache_bytes, resolve_cache
+from embodied.cli.targets import objective_class
 from embodied.cli.window_training import Show, card_of, open_tools, train_on_windows
 from embodied.core.errors import UsageError, UserError
 from embodied.core.protocols import ACTION, IMAGE_PREFIX, STATE
@@ -35,7 +36,7 @@ PICTURES = 3  # clips in a panel
 
 def wants_video(config: DictConfig) -> str | None:
     """`codes` or `frames` where the objective learns from clips of videos; else None."""
-    return getattr(hydra.utils.get_class(str(config.objective._target_)), "wants_video", None)
+    return getattr(objective_class(config), "wants_video", None)
 
 
 def pretrain_video(config: DictConfig, overrides: Sequence[str]) -> int:
@@ -109,7 +110,7 @@ def build_video_objective(
         sizes: values per step of `action` and `observation.state`, 0 where there are none.
         camera: the name of the view, if all clips are of one.
     """
-    kind: Any = hydra.utils.get_class(str(config.objective._target_))
+    kind: Any = objective_class(config)
     options: dict[str, Any] = {
         "tokenizer": tokenizer.cpu(),
         "network": {str(key): value for key, value in config.encoder.items() if value is not None},

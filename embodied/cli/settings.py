@@ -16,7 +16,7 @@ from embodied.bench.policy_episodes import SEEDS_PER_RUN
 from embodied.core.errors import UsageError, unknown_name
 from embodied.core.files import cache_folder, hash_json
 from embodied.core.protocols import STATE
-from embodied.core.run_folder import versions
+from embodied.core.run_folder import version_of
 from embodied.envs.experts.behaviours import check_expert, expert_names
 from embodied.envs.registry import NO_SIMULATOR, load_suite, suite_names
 from embodied.envs.task_env import TaskEnv
@@ -137,13 +137,12 @@ def collect_options(config: DictConfig) -> dict[str, Any]:
 
 def store_path(config: DictConfig, episodes: int) -> Path:
     """Where demonstrations with these settings are cached; another simulator version is another store."""
-    installed = versions()
     options = env_options(config)
     identity = {
         "env": options,
         "collect": collect_options(config),
         "episodes": episodes,
-        "versions": {name: installed[name] for name in ("mujoco", load_suite(options["suite"]).distribution)},
+        "versions": {name: version_of(name) for name in ("mujoco", load_suite(options["suite"]).distribution)},
     }
     return resolve_cache(config) / "stores" / f"{options['task']}-{episodes}-{hash_json(identity)[:12]}"
 

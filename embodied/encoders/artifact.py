@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from embodied.core.errors import UserError
+from embodied.core.extensions import VARIABLE
 from embodied.core.files import atomic_path, hash_json
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.yaml", "README.md"
@@ -24,8 +25,17 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def save_encoder(encoder: nn.Module, folder: str | Path, *, card: str) -> None:
-    """Write `model.safetensors`, `config.yaml` and `README.md` (the model card) to `folder`, all or nothing."""
+    """Write `model.safetensors`, `config.yaml` and `README.md` (the model card) to `folder`, all or nothing.
+
+    Raises:
+        UserError: nobody could load it, since its class is no module of `embodied.encoders`.
+    """
     config = encoder.config()  # type: ignore[operator]
+    if not str(config.get("name", "")).startswith(TRUSTED_PACKAGE):
+        raise UserError(
+            f"the encoder class {config.get('name')!r} is not one of {TRUSTED_PACKAGE}*, which is all that loads: put "
+            f"its file into encoders/ of a folder that {VARIABLE} names"
+        )
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in encoder.state_dict().items()}
     with atomic_path(folder) as temporary:
         temporary.mkdir(parents=True)
@@ -83,7 +93,9 @@ def build_encoder(config: dict[str, Any]) -> nn.Module:
     try:
         factory = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"this version of embodied has no encoder class {target!r}: upgrade it") from error
+        raise UserError(
+            f"there is no encoder class {target!r}: upgrade embodied, or name the folder that has it in {VARIABLE}"
+        ) from error
     try:
         return factory(**{key: value for key, value in config.items() if key != "name"})
     except (TypeError, ValueError) as error:

@@ -31,3 +31,4 @@ def flare(features: Float[Tensor, "B T V"]) -> Float[Tensor, "B TV"]:
 
 
 NECK = Flare
+READS_VECTORS = FUSES_HISTORY = True

@@ -30,3 +30,4 @@ class Pooled(nn.Module):
 
 
 NECK = Pooled
+READS_VECTORS = True

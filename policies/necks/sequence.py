@@ -228,3 +228,4 @@ def _fresh_copy(sequence: SequenceNetwork) -> SequenceNetwork:
 
 
 NECK = SequenceNeck
+READS_VECTORS = FUSES_HISTORY = True

@@ -81,3 +81,4 @@ class Spatial(nn.Module):
 
 
 NECK = Spatial
+FUSES_HISTORY = True

@@ -9,9 +9,10 @@ from embodied.core.errors import UsageError
 from embodied.core.reporting import SilentReporter
 from embodied.core.seeding import numpy_generator
 from embodied.datasets.loading.demonstrations import Demonstrations
-from embodied.policies.assembly import KINDS, assemble, head_options
+from embodied.policies.assembly import assemble, head_options
 from embodied.policies.bc import BCPolicy
 from embodied.policies.controller import feature_scales
+from embodied.policies.head_kinds import KINDS
 from embodied.policies.heads.registry import heads
 from embodied.training.imitate import Training, imitate
 

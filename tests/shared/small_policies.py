@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from embodied.core.seeding import torch_generator
-from embodied.policies.assembly import KINDS
+from embodied.policies.head_kinds import KINDS
 
 PLAIN_HEADS = [name for name in KINDS if name != "gr1"]  # that go with any encoder; GR-1's goes with its own
 
