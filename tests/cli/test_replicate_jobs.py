@@ -17,7 +17,7 @@ from embodied.bench.work_list import Item
 from embodied.cli.bench_arguments import compose_sub_verb
 from embodied.cli.main import main
 from embodied.cli.replicate import check_plans, replicate
-from embodied.cli.replicate_jobs import check_jobs, without_stores
+from embodied.cli.replicate_jobs import check_jobs, run_jobs, without_stores
 from embodied.cli.replicate_runner import Attempts, JobPlace, MakeJobRunner, overrides_of
 from embodied.core.errors import UsageError
 from embodied.core.run_folder import read_metrics
@@ -90,6 +90,48 @@ def test_seconds_are_those_of_all_attempts(tmp_path):
     assert last.seconds < 61 + ended
 
 
+def test_a_jobs_record_has_the_seconds_of_all_attempts(tmp_path, monkeypatch):
+    """Stopped the first time, done the second; nothing is trained."""
+    replication = read_replication(CONTENT, name="mine", root=tmp_path)
+    (replication.folder / RUNS / "records").mkdir(parents=True)
+    place = JobPlace(devices=["cpu"], processes=0, threads=1, cache=str(tmp_path / "cache"), cache_gb=1.0)
+    runner = MakeJobRunner(replication.folder, replication.pretraining, place)(0)
+    monkeypatch.setattr(runner, "_data", lambda job: ["demos"])
+    calls = []
+
+    def pretrain_once(config, arguments):
+        calls.append(config.train.steps)
+        time.sleep(0.3)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("embodied.cli.pretrain.pretrain_once", pretrain_once)
+    with pytest.raises(KeyboardInterrupt):
+        runner(Item(key="pretrain/on"))
+    runner(Item(key="pretrain/on"))
+    assert load_records(replication.folder, replication.pretraining)["on"].seconds >= 0.6
+
+
+def test_jobs_of_other_stores_run_where_one_store_fails(tmp_path, monkeypatch):
+    pretraining = {
+        **CONTENT["pretraining"],
+        "stores": {"demos": ENV, "more": ENV},
+        "jobs": {**CONTENT["pretraining"]["jobs"], "other": {"data": ["more"], "exports": {}}},
+    }
+    replication = read_replication({**CONTENT, "pretraining": pretraining}, name="mine", root=tmp_path)
+    given = []
+
+    def work(work, items, *_):
+        given.append([item.key for item in items])
+        return {"store/more": "no such task"} if len(given) == 1 else {}
+
+    monkeypatch.setattr("embodied.cli.replicate_jobs._work", work)
+    config = compose_sub_verb("replicate", ["rpt"], positional=("paper",), about=None)
+    failed = run_jobs(replication, config, Console())
+    assert given == [["store/demos", "store/more"], ["pretrain/many", "pretrain/on"]]
+    assert failed == {"store/more": "no such task", "pretrain/other": "store/more has failed"}
+
+
 def test_a_store_that_cannot_be_collected_bars_what_needs_it_alone():
     pretraining = {
         **CONTENT["pretraining"],
@@ -135,14 +177,15 @@ def test_a_job_that_no_cell_needs_may_fail(tmp_path, monkeypatch, capsys, failin
     replication = read_replication(content, name="mine", root=tmp_path)
     asked = []
 
-    def run_jobs(replication, config, console):
+    def fake_jobs(replication, config, console):
+        assert asked.pop() == "plans"  # resolved before
         made = replication.pretraining
         for job in made.jobs:
             if job.name != failing:
                 save_record(replication.folder, record_of(job.key, made.identity(job)))
         return {f"pretrain/{failing}": "no memory"}
 
-    monkeypatch.setattr("embodied.cli.replicate_jobs.run_jobs", run_jobs)
+    monkeypatch.setattr("embodied.cli.replicate_jobs.run_jobs", fake_jobs)
 
     def bench(suite, config, console):
         asked.append(suite.name)
@@ -150,7 +193,7 @@ def test_a_job_that_no_cell_needs_may_fail(tmp_path, monkeypatch, capsys, failin
         return 0
 
     monkeypatch.setattr("embodied.cli.bench.bench", bench)
-    monkeypatch.setattr("embodied.cli.replicate.check_plans", lambda replication: None)
+    monkeypatch.setattr("embodied.cli.replicate.check_plans", lambda replication: asked.append("plans"))
     arguments = ["rpt", f"root={tmp_path}"]  # whose preset stands in for ours
     config = compose_sub_verb("replicate", arguments, positional=("paper",), about=None)
     assert replicate(replication, arguments, config, Console()) == 1
