@@ -19,6 +19,8 @@ from embodied.bench.inspection.probes import (
     ridge,
 )
 from embodied.bench.inspection.samples import Part, spaced
+from embodied.core.errors import UserError
+from embodied.encoders.pixels import PixelEncoder
 from embodied.encoders.scratch import ConvEncoder
 from embodied.encoders.vit import ViTEncoder
 
@@ -230,3 +232,11 @@ def test_features_are_the_encoders():
     np.testing.assert_allclose(read_tokens(encoder, frames), tokens, atol=1e-5)
     coarse = found["tokens 4x4"].reshape(40, 12, 4, 4)  # 4x4 patches: each cell is one
     np.testing.assert_allclose(coarse, tokens.transpose(1, 2).reshape(40, 12, 4, 4), atol=1e-5)
+
+
+def test_an_encoder_without_pooled_features_is_named():
+    encoder = PixelEncoder()
+    forward = encoder.forward
+    encoder.forward = lambda images: (forward(images)[0], {"cls": torch.zeros(len(images), 2)})
+    with pytest.raises(UserError, match=r"PixelEncoder gives no output `pooled` \(it gives cls\)"):
+        read_features(encoder, np.zeros((2, 32, 32, 3), np.uint8))

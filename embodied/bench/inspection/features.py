@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from embodied.core.errors import UserError
 from embodied.encoders.pixels import PixelEncoder
 from embodied.models.patches import patchify
 from embodied.objectives.parts.targets import FLAT_VARIANCE
@@ -32,10 +33,18 @@ def read_features(encoder: nn.Module, frames: np.ndarray) -> dict[str, np.ndarra
 
     `pooled`, `cls` where there is one, and `tokens 4x4`: the tokens averaged in the cells of a coarse grid, side by
     side, which keeps where something is.
+
+    Raises:
+        UserError: the encoder has no output `pooled`.
     """
     found: dict[str, list[Tensor]] = {}
     for first in range(0, len(frames), BATCH):
         tokens, out = _forward(encoder, frames[first : first + BATCH])
+        if "pooled" not in out:
+            raise UserError(
+                f"{type(encoder).__name__} gives no output `pooled` (it gives {', '.join(out) or 'none'}): an encoder "
+                "returns its tokens and a dict with `pooled` [B, V], see docs/encoders.md"
+            )
         outputs: dict[str, Tensor] = {name: out[name] for name in ("pooled", "cls") if name in out}
         outputs[COARSE] = F.adaptive_avg_pool2d(as_map(tokens, encoder), CELLS).flatten(1)
         for name, values in outputs.items():
