@@ -123,7 +123,7 @@ class MetaWorldSimulation:
         simulator.seeded_rand_vec = True
         simulator._set_task_called = True
         simulator.__dict__.pop("sawyer_observation_space", None)  # cached for the partially observable task
-        keep_to(simulator, positions)
+        keep_to(simulator, positions, task=task)
         if instructions != PLAIN:
             texts_of(task, instructions)  # refuses what is not there
         self._instructions, self._hand, self._home = instructions, hand, simulator.hand_init_pos.copy()

@@ -86,27 +86,39 @@ def test_the_same_seed_is_the_same_episode_after_any_others():
 
 def test_held_out_placements_lie_where_no_training_placement_does():
     for task in MT10:
-        axes, placed = [], {}
+        axis, placed = 0, {}
         for positions in ("train", "heldout"):
             env = make(task=task, positions=positions)
             space = env.simulation.library._random_reset_space
-            axes = np.flatnonzero(space.high > space.low)
+            axis = int(np.flatnonzero(space.high > space.low)[0]) if task != "reach-v3" else 3  # the goal's x
             vectors = []
             for seed in range(30):
                 env.reset(seed=seed)
                 vectors.append(env.simulation.library._last_rand_vec)
             placed[positions] = np.stack(vectors)
             assert (placed[positions] >= space.low - 1e-12).all() and (placed[positions] <= space.high + 1e-12).all()
-        edge = space.low[axes[0]] + 0.75 * (space.high - space.low)[axes[0]]
-        assert placed["train"][:, axes[0]].max() <= edge < placed["heldout"][:, axes[0]].min(), task
-        assert np.ptp(placed["train"][:, axes[0]]) > 0.6 * (edge - space.low[axes[0]]), task
+        edge = space.low[axis] + 0.75 * (space.high - space.low)[axis]
+        assert placed["train"][:, axis].max() <= edge < placed["heldout"][:, axis].min(), task
+        assert np.ptp(placed["train"][:, axis]) > 0.6 * (edge - space.low[axis]), task
+
+
+def test_the_goal_of_reaching_is_held_out_and_not_the_puck_beside_it():
+    goals, pucks = {}, {}
+    for positions in ("train", "heldout"):
+        env = make(task="reach-v3", positions=positions)
+        for seed in range(20):
+            env.reset(seed=seed)
+            goals.setdefault(positions, []).append(env.simulation.library._target_pos[0])
+            pucks.setdefault(positions, []).append(env.simulation.library._last_rand_vec[0])
+    assert max(goals["train"]) <= 0.05 < min(goals["heldout"])  # metres, of -0.1 to 0.1
+    assert all(min(each) < -0.05 and max(each) > 0.05 for each in pucks.values())
 
 
 def test_the_part_is_drawn_from_evenly():
     low, high = np.array([0.0, 1.0, 5.0]), np.array([0.0, 3.0, 5.0])
     draws = np.random.default_rng(0).uniform(low, high, (4000, 3))
-    train = np.stack([cut(each, low, high, "train") for each in draws])
-    held = np.stack([cut(each, low, high, "heldout") for each in draws])
+    train = np.stack([cut(each, low, high, "train", axis=1) for each in draws])
+    held = np.stack([cut(each, low, high, "heldout", axis=1) for each in draws])
     assert train[:, [0, 2]].tolist() == draws[:, [0, 2]].tolist()
     assert train[:, 1].mean() == pytest.approx(1.75, abs=0.03) and train[:, 1].std() == pytest.approx(0.433, abs=0.02)
     assert held[:, 1].mean() == pytest.approx(2.75, abs=0.03) and held[:, 1].min() >= 2.5
