@@ -1,4 +1,4 @@
-"""Check, record, replay and simulate a robot.
+"""Describe, check, record, replay and simulate a robot.
 
 embodied robot <command> --help shows the settings of a command.
 """
@@ -10,6 +10,14 @@ from collections.abc import Sequence
 from embodied.cli.subcommands import Group, Subcommand, run_group
 
 ROBOT_VERBS = {
+    "new": Subcommand(
+        "robot_new",
+        "run_new",
+        "Begin the description of your robot.",
+        "ros2_arm to=my_arm.yaml",
+        positional=("template",),
+        texts=("template", "to"),
+    ),
     "check": Subcommand(
         "robot_check",
         "run_check",

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import yaml
 
-from embodied.core.errors import UsageError, UserError, near_names
+from embodied.core.errors import UsageError, UserError, near_names, unknown_name
 from embodied.real_robot.description.description import (
     KINDS,
     Axis,
@@ -23,6 +23,7 @@ from embodied.real_robot.description.description import (
     Workspace,
 )
 from embodied.real_robot.description.section import Section
+from embodied.real_robot.transports.opening import transport_names
 
 MAX_FILE_BYTES = 1 << 20
 TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
@@ -32,7 +33,7 @@ JOINT_STATE = "sensor_msgs/msg/JointState"
 IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 BOOL, EMPTY, STRING = "std_msgs/msg/Bool", "std_msgs/msg/Empty", "std_msgs/msg/String"
 TWIST_AXES = tuple(f"{part}.{axis}" for part in ("linear", "angular") for axis in "xyz")
-TRANSPORTS = ("dds", "zenoh", "memory", "bag", "ros1")
+SHIPPED = "embodied:"  # in front of a model that comes along, in real_robot/assets
 # Where a topic of the safety layer is when a file does not say.
 _CONTROL = {
     "enable": Topic("/embodied/enable", BOOL),
@@ -48,6 +49,11 @@ def shipped_robots() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
+def shipped_robot(name: str) -> Path:
+    """The file of a description that comes along."""
+    return Path(str(files("embodied.real_robot") / "robots" / f"{name}.yaml"))
+
+
 def load_robot(spec: str | Path) -> RobotDescription:
     """The robot of that name or file.
 
@@ -57,7 +63,7 @@ def load_robot(spec: str | Path) -> RobotDescription:
     """
     shipped = shipped_robots()
     if str(spec) in shipped:
-        path = Path(str(files("embodied.real_robot") / "robots" / f"{spec}.yaml"))
+        path = shipped_robot(str(spec))
     else:
         path = Path(spec)
         if not path.is_file():
@@ -125,7 +131,7 @@ def _robot(top: Section, path: Path) -> RobotDescription:
         engage_ramp_s=top.number("engage_ramp_s", least=0),
         timeouts=_timeouts(top.section("timeouts")),
         execution=_execution(top.section("execution")),
-        transport=transport.choice("name", TRANSPORTS),
+        transport=transport.choice("name", transport_names()),
         transport_options=transport.mapping("options"),
     )
     for section in (command, rates, transport):
@@ -201,13 +207,19 @@ def _gripper(section: Section, names: list[str]) -> Gripper:
 
 def _workspace(section: Section, folder: Path) -> Workspace:
     low, high = section.numbers("low_m", 3), section.numbers("high_m", 3)
+    named, shipped = section.text("model"), Path(str(files("embodied.real_robot") / "assets"))
+    beside, name = (shipped, named.removeprefix(SHIPPED)) if named.startswith(SHIPPED) else (folder, named)
     workspace = Workspace(
-        model=(folder / section.text("model")).resolve(),
+        model=(beside / name).resolve(),
         site=section.text("site"),
         low_m=(low[0], low[1], low[2]),
         high_m=(high[0], high[1], high[2]),
     )
-    if not workspace.model.is_file():
+    if beside == shipped:
+        models = [file.name for file in shipped.glob("*.xml")]
+        if name not in models:
+            section.problem("model", str(unknown_name("model that comes along", name, models)))
+    elif not workspace.model.is_file():
         section.problem("model", f"no file {workspace.model}")
     if any(a >= b for a, b in zip(low, high, strict=True)):
         section.problem("low_m", f"must be below high_m, got {list(low)} and {list(high)}")

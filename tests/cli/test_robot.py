@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from embodied.cli.main import main
 from embodied.cli.robot import ROBOT_VERBS
 from embodied.datasets.store.episode_index import KeySpec
 from embodied.datasets.store.episode_store import EpisodeStore
-from embodied.real_robot.description.reading import load_robot
+from embodied.real_robot.description.reading import load_robot, shipped_robot, shipped_robots
 from embodied.real_robot.messages.cdr_writing import encode
 from embodied.real_robot.messages.values import message_type
 from embodied.real_robot.simulator.episodes import EpisodeClient
@@ -179,7 +180,30 @@ def test_help_says_what_there_is(capsys):
     assert code == 0 and all(name in out for name in ROBOT_VERBS)
     for name in ROBOT_VERBS:
         code, out, _ = run(capsys, name, "--help")
-        assert code == 0 and f"embodied robot {name}" in out and "transport:" in out
+        assert code == 0 and f"embodied robot {name}" in out and ("transport:" in out or name == "new")
+
+
+@pytest.mark.parametrize("template", shipped_robots())
+def test_a_new_description_is_that_of_the_template_with_another_name(capsys, tmp_path, template):
+    path = tmp_path / "mine" / "7.yaml"
+    code, out, _ = run(capsys, "new", template, f"to={path}")
+    assert code == 0 and f"as {template}" in out and f"embodied robot check {path}" in out
+    assert load_robot(path) == replace(load_robot(template), name="7")
+    lines = path.read_text().splitlines()
+    assert template in lines[0] and set(shipped_robot(template).read_text().splitlines()) - set(lines) == {
+        f"name: {template}"
+    }
+    path.write_text("mine")
+    code, _, err = run(capsys, "new", template, f"to={path}")
+    assert code == 2 and "7.yaml exists already" in err and path.read_text() == "mine"
+
+
+def test_a_new_description_is_checked_as_the_robot_it_describes(capsys, tmp_path):
+    pytest.importorskip("cyclonedds")
+    assert run(capsys, "new", "ros2_arm", f"to={tmp_path / 'my_arm.yaml'}")[0] == 0
+    code, out, _ = run(capsys, "check", str(tmp_path / "my_arm.yaml"), "options.domain=156", "seconds=0.5")
+    text = " ".join(out.split())
+    assert code == 1 and "my_arm: 7 axes, joint_position" in text and "/joint_states" in text
 
 
 @pytest.mark.parametrize(
@@ -187,6 +211,13 @@ def test_help_says_what_there_is(capsys):
     [
         (["chek"], 2, "unknown command of embodied robot 'chek': did you mean check?"),
         (["check"], 2, "which robot? robot=sim"),
+        (["new"], 2, "which template? one of ros2_arm, ros2_mobile, sim: embodied robot new ros2_arm to="),
+        (["new", "ros2_amr", "to=my.yaml"], 2, "unknown template 'ros2_amr': did you mean ros2_arm"),
+        (["new", "panda", "to=my.yaml"], 2, "unknown template 'panda': choose one of ros2_arm, ros2_mobile, sim"),
+        (["new", "ros2_arm"], 2, "which file to write?: to=path"),
+        (["new", "ros2_arm", "my_arm.yaml"], 2, "write name=value, for example to=my_arm.yaml"),
+        (["new", "ros2_arm", "to=my_arm"], 2, "to must end in .yaml, got my_arm"),
+        (["new", "ros2_arm", "to=/dev/null/my_arm.yaml"], 1, "/dev/null/my_arm.yaml cannot be written: File exists"),
         (["check", "robot=ros2_amr"], 2, "'ros2_amr' is neither a file nor a robot that comes along: did you mean"),
         (
             ["check", "robot=sim", "secnds=3"],

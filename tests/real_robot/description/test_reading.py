@@ -1,6 +1,8 @@
 """Robot descriptions: those that come along, and one message for each mistake."""
 
 import math
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from real_robots import toy_content, toy_robot
 
 from embodied.core.errors import UsageError, UserError
 from embodied.real_robot.description.reading import load_robot, read_robot, shipped_robots
+from embodied.real_robot.transports.opening import transport_names
 
 
 def mistakes(content):
@@ -78,6 +81,16 @@ def test_limits_of_an_arm_are_those_of_its_axes():
         (("gripper",), {"axis": "one", "opened": 0, "closed": 1, "action": 1}, "gripper.action: expected a list of 2"),
         (("estop",), {"topic": "/joint_states", "type": "std_msgs/msg/Bool"}, "topic /joint_states is used twice"),
         (("workspace",), {"model": "no", "site": "tip", "low_m": [0] * 3, "high_m": [1] * 3}, "workspace.model: no"),
+        (
+            ("workspace",),
+            {"model": "embodied:ur5.xml", "site": "tip", "low_m": [0] * 3, "high_m": [1] * 3},
+            "workspace.model: unknown model that comes along 'ur5.xml': did you mean ur5e.xml?",
+        ),
+        (
+            ("workspace",),
+            {"model": "embodied:../robots/sim.yaml", "site": "tip", "low_m": [0] * 3, "high_m": [1] * 3},
+            "workspace.model: unknown model that comes along",
+        ),
         (("transport", "name"), "ddss", "transport.name: unknown choice 'ddss': did you mean dds?"),
         (("trasport",), {}, "the file: unknown key 'trasport': did you mean transport?"),
     ],
@@ -129,3 +142,31 @@ def test_files_are_read_safely(tmp_path):
     path.write_text("- a list")
     with pytest.raises(UsageError, match="the file: expected a mapping, got list"):
         load_robot(path)
+
+
+def test_a_model_comes_along_or_is_beside_the_file(tmp_path):
+    (tmp_path / "arm.xml").touch()
+    box = {"site": "tip", "low_m": [0] * 3, "high_m": [1] * 3}
+    content = toy_content()
+    for model, found in (("arm.xml", tmp_path / "arm.xml"), (str(tmp_path / "arm.xml"), tmp_path / "arm.xml")):
+        content["workspace"] = {"model": model, **box}
+        assert read_robot(content, path=tmp_path / "toy.yaml").workspace.model == found.resolve()
+    content["workspace"] = {"model": "embodied:ur5e.xml", **box}
+    assert read_robot(content, path=tmp_path / "toy.yaml").workspace.model == load_robot("ros2_arm").workspace.model
+
+
+def test_a_description_names_any_module_of_the_transports_that_opens_one(tmp_path, monkeypatch):
+    (tmp_path / "can.py").write_text("def open_transport(*, port=1):\n    raise NotImplementedError\n")
+    (tmp_path / "frames.py").write_text("x = 1\n")
+    package = import_module("embodied.real_robot.transports")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    transport_names.cache_clear()
+    try:
+        content = toy_content()
+        content["transport"] = {"name": "can", "options": {"port": 2}}
+        assert read_robot(content, path=Path("toy.yaml")).transport == "can"
+        assert "embodied.real_robot.transports.can" not in sys.modules
+        content["transport"] = {"name": "frames"}
+        assert "transport.name: unknown choice 'frames'" in mistakes(content)
+    finally:
+        transport_names.cache_clear()

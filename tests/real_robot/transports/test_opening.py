@@ -9,12 +9,12 @@ import pytest
 from embodied.core.errors import MissingExtraError, UsageError, UserError
 from embodied.real_robot.transports import dds_library
 from embodied.real_robot.transports.allocator import keep_buffers
-from embodied.real_robot.transports.opening import open_transport, transports
+from embodied.real_robot.transports.opening import open_transport, transport_names, transports
 from embodied.real_robot.transports.transport import QoS, check_topic, check_type
 
 
 def test_they_are_found_by_name():
-    assert set(transports()) >= {"bag", "dds", "memory", "zenoh"}
+    assert transport_names() == ("bag", "dds", "memory", "ros1", "zenoh") == tuple(transports())
     with pytest.raises(UsageError, match="did you mean zenoh"):
         open_transport("zenoe")
     with pytest.raises(UsageError, match="option of transport dds 'domian': did you mean domain"):
