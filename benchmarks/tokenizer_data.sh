@@ -5,7 +5,7 @@
 # EPISODES of each task as it is, and as many with looks of their own, 6 by default; then LOOKS more of each task, 60 by
 # default, of which only the first 12 frames are kept: what a tokenizer has not seen in training is the look, not the
 # pose. Looks come of seeds, so every task has other ones. Seeds start at 3000000 (embodied/bench/policy_episodes.py), so
-# no demonstration or evaluation episode is among them.
+# no demonstration or evaluation episode is among them. For frames alone: with noise actions are not the executed ones.
 set -euo pipefail
 folder=$1 episodes=${2:-6} looks=${3:-60}
 collect() { # TASK VISUALS EPISODES SEED STORE [SETTING]

@@ -1,4 +1,4 @@
-"""What it costs a masked model of videos to find a clip's codes in a few passes, and one after the other.
+"""What it costs a masked model of videos to find a clip's codes, in a few passes and one by one; what actions tell it.
 
 Legend: B clips, T frames, N codes of a frame.
 """
@@ -13,9 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from embodied.bench.statistics.student import student_interval
+from embodied.core.protocols import ACTION, PAD_SUFFIX
 from embodied.core.seeding import torch_generator
 from embodied.models.sequence.mask_decoding import Decoded
 from embodied.objectives.video.maskvit import CODES, MaskViT
+
+ROWS = 16  # clips predicted at once
 
 
 @torch.no_grad()
@@ -34,9 +38,7 @@ def decoding_costs(objective: MaskViT, batch: Mapping[str, Tensor], *, rounds: i
         `times_faster` the smallest and the largest of a round. `right`, the share of codes after the context that are
         the truth's, and `right_one_by_one`.
     """
-    true = batch[CODES]
-    blind = {**batch, CODES: true.clone()}
-    blind[CODES][:, objective.context :] = 0  # whatever a model does, it cannot look
+    true, blind = batch[CODES], _blinded(objective, batch)
 
     def iterative() -> Decoded:
         return objective.predict_counted(blind, generator=torch_generator(seed, "decoding"))
@@ -60,6 +62,45 @@ def decoding_costs(objective: MaskViT, batch: Mapping[str, Tensor], *, rounds: i
         "right": float((found.codes[:, objective.context :] == later).float().mean()),
         "right_one_by_one": float((other.codes[:, objective.context :] == later).float().mean()),
     }
+
+
+@torch.no_grad()
+def action_use(objective: MaskViT, batch: Mapping[str, Tensor]) -> dict[str, float]:
+    """How much a model's predictions owe to actions: a planner cannot choose with one that ignores them.
+
+    Args:
+        objective: in eval mode, on its device.
+        batch: B clips as of `MaskViT.forward`, in the order of their episodes, the true codes [B, T, N] among them.
+
+    Returns:
+        The share of codes after the context that are the truth's, `right_true` with the clips' own actions and
+        `right_shuffled` with those of the clip a quarter of all further on; `actions_help`, the mean difference over
+        clips, with Student's interval `_low` and `_high`, which takes clips as independent. Nothing where the model
+        reads no actions or there are too few clips.
+    """
+    true = batch[CODES]
+    if not objective.network.sizes[ACTION] or ACTION not in batch or len(true) < 4:
+        return {}
+    acted = [key for key in (ACTION, ACTION + PAD_SUFFIX) if key in batch]
+    own = _blinded(objective, batch)
+    others = {**own, **{key: batch[key].roll(len(true) // 4, dims=0) for key in acted}}
+    right = []
+    for told in (own, others):
+        parts = [{key: each[start : start + ROWS] for key, each in told.items()} for start in range(0, len(true), ROWS)]
+        found = torch.cat([objective.predict(part) for part in parts])[:, objective.context :]
+        right.append((found == true[:, objective.context :]).float().mean(dim=(1, 2)).double().cpu().numpy())  # (B,)
+    return {
+        "right_true": float(right[0].mean()),
+        "right_shuffled": float(right[1].mean()),
+        **_with_interval("actions_help", *student_interval([right[0] - right[1]])),
+    }
+
+
+def _blinded(objective: MaskViT, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The clips without the codes after the context: whatever a model does, it cannot look."""
+    codes = batch[CODES].clone()
+    codes[:, objective.context :] = 0
+    return {**batch, CODES: codes}
 
 
 def _with_interval(name: str, value: float, low: float, high: float) -> dict[str, float]:

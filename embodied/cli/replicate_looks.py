@@ -1,7 +1,7 @@
 """Looks at the pre-trainings of `embodied replicate`: numbers that a job's run is measured for when it is done.
 
 jobs:
-  model: {looks: {decoding: {clips: 1, rounds: 3}}}            # of objective=maskvit
+  model: {looks: {decoding: {clips: 1, rounds: 3, action_clips: 48}}}  # of objective=maskvit
   other: {looks: {depths: {store: probe, frames: 512}}}        # of objective=toto; a store of the preset
 """
 
@@ -57,8 +57,11 @@ def check_look(kind: str, settings: Mapping[str, Any]) -> None:
 
 
 def decoding(run: Path, settings: Mapping[str, Any], device: str, cache: Sequence[str]) -> Numbers:
-    """Passes and seconds of a masked model, see `decoding_costs`; of clips that it was not trained on, if any are."""
-    from embodied.bench.decoding_cost import decoding_costs
+    """Passes and seconds of a masked model, see `decoding_costs`, and what actions tell it, see `action_use`.
+
+    Of clips that it was not trained on, if any are.
+    """
+    from embodied.bench.decoding_cost import action_use, decoding_costs
     from embodied.bench.inspection.samples import spaced
     from embodied.cli.predict import open_data
     from embodied.objectives.video.maskvit import MaskViT
@@ -70,20 +73,24 @@ def decoding(run: Path, settings: Mapping[str, Any], device: str, cache: Sequenc
         raise UsageError(f"the look decoding is for objective=maskvit, {run} is of {type(objective).__name__}")
     config = compose_config("predict", [*cache, f"device={device}"])
     data, _ = open_data(config, run, trained, SilentReporter())
-    chosen = data.batch(np.array(spaced(len(data), int(settings["clips"]))))
-    batch = {key: torch.from_numpy(values).to(device) for key, values in chosen.items()}
-    return decoding_costs(objective, batch, rounds=int(settings["rounds"]))
+
+    def batch(clips: int) -> dict[str, torch.Tensor]:
+        chosen = data.batch(np.array(spaced(len(data), clips)))
+        return {key: torch.from_numpy(values).to(device) for key, values in chosen.items()}
+
+    found = decoding_costs(objective, batch(int(settings["clips"])), rounds=int(settings["rounds"]))
+    return found | action_use(objective, batch(int(settings["action_clips"])))
 
 
 def depths(run: Path, settings: Mapping[str, Any], device: str, cache: Sequence[str]) -> Numbers:
     """R2 of the simulator's state at every depth, `<pooling>_<blocks>`.
 
     Beside them `middle` and `last`: what attention reads where the features are, and after all blocks; their difference
-    `middle_minus_last`; and `attention_minus_mean` where the features are. The run gets
+    `middle_minus_last`; and `attention_minus_mean` where the features are, both trained alike. The run gets
     `plots/depths.png` and `depths.json`.
     """
     from embodied.bench.inspection.depth_clips import read_windows
-    from embodied.bench.inspection.depth_probe import ATTENTION, POOLINGS, depth_curve, plot_depths
+    from embodied.bench.inspection.depth_probe import ATTENTION, POOLINGS, TRAINED_MEAN, depth_curve, plot_depths
     from embodied.bench.inspection.measure import why_no_probe
     from embodied.core.files import write_json
     from embodied.encoders.toto import TotoEncoder
@@ -121,12 +128,12 @@ def depths(run: Path, settings: Mapping[str, Any], device: str, cache: Sequence[
         "middle": read,
         "last": last,
         "middle_minus_last": read - last,
-        "attention_minus_mean": read - found[f"mean_{middle}"],
+        "attention_minus_mean": read - found[f"{TRAINED_MEAN}_{middle}"],
     }
 
 
 # By name: what looks, and its settings; None: has to be given.
 LOOKS: dict[str, tuple[Callable[[Path, Mapping[str, Any], str, Sequence[str]], Numbers], dict[str, Any]]] = {
-    "decoding": (decoding, {"clips": 1, "rounds": 3}),
+    "decoding": (decoding, {"clips": 1, "rounds": 3, "action_clips": 48}),
     "depths": (depths, {"store": None, "frames": 512, "steps": 300}),
 }

@@ -49,8 +49,8 @@ class RewardHead(nn.Module):
         if not float(std) > 1e-6:
             raise UserError(
                 f"policy.cost=reward: all {len(targets)} frames are worth the same ({float(targets.mean()):g}), so a "
-                "head learns nothing: collect with collect.noise and collect.only_successes=false, or choose another "
-                "policy.reward.target"
+                "head learns nothing: collect with collect.expert=mixed collect.only_successes=false, or choose "
+                "another policy.reward.target"
             )
         self.mean.copy_(targets.mean())
         self.std.copy_(std)

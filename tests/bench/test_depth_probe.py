@@ -82,11 +82,14 @@ def test_the_curve_has_every_depth_and_pooling(tmp_path):
     windows = read_windows(str(write_store(tmp_path / "store")), encoder, frames=24, camera=None, target=STATE)
     curve = depth_curve(encoder, windows, target=STATE, depths=[0, 2], steps=5, reporter=SilentReporter())
     states = moving_values(windows.part.states)
-    assert curve.scores.keys() == {"mean", "last", "attention"} and curve.read_depth == 1
+    assert curve.scores.keys() == {"mean", "last", "attention", "trained_mean"} and curve.read_depth == 1
     for number, depth in enumerate((0, 2)):
         tokens = read_depth(encoder, windows, depth)
         for name, pooled in (("mean", tokens.mean(dim=1)), ("last", tokens[:, -1])):
             assert curve.scores[name][number] == linear_probe(pooled.numpy(), states, windows.part.episodes)
+        mean = tokens.mean(dim=1, keepdim=True)
+        guesses = attention_guesses(mean, states, windows.part.episodes, steps=5)
+        assert curve.scores["trained_mean"][number] == score(guesses, states, windows.part.episodes)
     plot_depths([curve, curve], tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
 

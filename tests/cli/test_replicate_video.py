@@ -47,6 +47,8 @@ def test_toto_is_probed_at_every_depth_and_benched_by_seed(tmp_path):
     assert all(len(each["values"]) == 2 and each["low"] is not None for each in record["measures"])
     first = record["pretraining"]["toto-0"]
     assert first["depths.middle"] - first["depths.last"] == pytest.approx(first["depths.middle_minus_last"])
+    attention, mean = first["depths.attention_1"], first["depths.trained_mean_1"]  # features are after half the blocks
+    assert first["depths.attention_minus_mean"] == pytest.approx(attention - mean)
     assert {f"depths.attention_{depth}" for depth in range(3)} <= set(first)
     assert (folder / "pretraining" / "toto-0" / "plots" / "depths.png").is_file()
     assert main(["replicate", "toto", "size=tiny", "seeds=3", f"root={tmp_path}", "device=cpu"]) == 2

@@ -54,6 +54,18 @@ def test_noise_changes_what_happens_but_not_what_is_recorded():
     assert summary(again) == summary(noisy)
 
 
+@pytest.mark.parametrize("kind", ["mixed", "random"])
+def test_without_noise_the_recorded_action_is_the_executed_one(kind):
+    """What models of what actions do are trained on."""
+    env, executed = TaskEnv(**OPTIONS, images=False), []
+    step = env.step
+    env.step = lambda action: (executed.append(action), step(action))[1]
+    for noise, same in ((0.0, True), (0.5, False)):
+        executed.clear()
+        recorded = collect_episode(env, make_expert(kind, env.simulation), seed=3, noise_std=noise).arrays["action"]
+        assert np.array_equal(recorded, np.stack(executed)) == same
+
+
 @pytest.mark.parametrize("kind", sorted(expert_names(load_suite("metaworld"))))
 def test_experts_stay_in_the_action_space_and_follow_their_seed(kind):
     env = TaskEnv(**OPTIONS, images=False)

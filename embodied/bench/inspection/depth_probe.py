@@ -29,10 +29,11 @@ from embodied.core.seeding import derive_seed, torch_generator
 from embodied.encoders.toto import TotoEncoder
 from embodied.models.sequence.readouts import AttentionReadout, pool_tokens
 
-ATTENTION = "attention"
-POOLINGS = ("mean", "last", ATTENTION)
-RATE = 3e-3  # of learning, falling to 0, of attention probes
-_COLOURS = dict(zip(POOLINGS, (BLUE, GREEN, RED), strict=True))
+ATTENTION, TRAINED_MEAN = "attention", "trained_mean"
+POOLINGS = ("mean", "last", ATTENTION, TRAINED_MEAN)
+RATE = 3e-3  # of learning, falling to 0, of trained probes
+_COLOURS = dict(zip(POOLINGS, (BLUE, GREEN, RED, BLUE), strict=True))
+_LINES = {TRAINED_MEAN: ":"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +75,15 @@ def depth_curve(
 ) -> DepthCurve:
     """Probes at every depth: ridge regression on the mean and on the last of a frame's tokens, and attention over all.
 
+    Ridge regression chooses its penalty and has an exact solution, attention is trained for a while, with a network
+    behind it: `trained_mean` is the same attention given the mean alone, for what choosing among tokens is worth.
+
     Args:
         encoder: in eval mode, on its device.
         windows: whose part can be probed, see `measure.why_no_probe`.
         target: the key of the part's states.
         depths: of the transformer.
-        steps: of training an attention probe.
+        steps: of training a probe of `attention` or `trained_mean`.
         reporter: shows progress.
 
     Raises:
@@ -96,8 +100,9 @@ def depth_curve(
         for name in POOLINGS[:2]:
             pooled = pool_tokens(tokens, "mean" if name == "mean" else "last").numpy()
             scores[name].append(linear_probe(pooled, states, part.episodes))
-        guesses = attention_guesses(tokens, states, part.episodes, steps=steps, device=device_of(encoder))
-        scores[ATTENTION].append(score(guesses, states, part.episodes))
+        for name, read in ((ATTENTION, tokens), (TRAINED_MEAN, tokens.mean(dim=1, keepdim=True))):
+            guesses = attention_guesses(read, states, part.episodes, steps=steps, device=device_of(encoder))
+            scores[name].append(score(guesses, states, part.episodes))
     pixels = linear_probe(raw_pixels(part.frames), states, part.episodes)
     return DepthCurve(
         part=part.name,
@@ -172,7 +177,8 @@ def plot_depths(curves: Sequence[DepthCurve], path: str | Path) -> None:
     panels = np.atleast_1d(figure.subplots(1, len(curves)))
     for axes, curve in zip(panels, curves, strict=True):
         for name, row in curve.scores.items():
-            axes.plot(curve.depths, [each.r2 for each in row], marker="o", color=_COLOURS[name], label=name)
+            line = {"color": _COLOURS[name], "linestyle": _LINES.get(name, "-"), "label": name.replace("_", " ")}
+            axes.plot(curve.depths, [each.r2 for each in row], marker="o", **line)
             low, high = [each.low for each in row], [each.high for each in row]
             axes.fill_between(curve.depths, low, high, color=_COLOURS[name], alpha=0.12, linewidth=0)
         for (name, each), style in zip(curve.baselines.items(), ("--", ":"), strict=True):
