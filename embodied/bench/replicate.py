@@ -38,6 +38,8 @@ class Claim:
         margin: in [0, 1]; 0 asks for better, more for as good as.
         scene: in which it is tested.
         family: claims of `better` of one name are corrected together.
+        floor: as `better`, or None: a claim with a margin is undecided unless `than` beats this, since where nothing
+            works everything is near everything.
     """
 
     claim: str
@@ -47,6 +49,12 @@ class Claim:
     margin: float = 0.0
     scene: str = "static"
     family: str = "claims"
+    floor: str | None = None
+
+    @property
+    def rows(self) -> list[str]:
+        """All that it names."""
+        return [self.better, self.than, *([self.floor] if self.floor else [])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +243,9 @@ def check_replication(replication: Replication) -> None:
     scenes = {Column(*look, demos=0).scene for look in looks}
     controllers = list(dict.fromkeys(each for suite in suites for each in suite.controllers))
     for claim in replication.claims:
-        for text in (claim.better, claim.than):
+        if claim.floor and not claim.margin:
+            raise UsageError(f"{name}: a floor is for claims with a margin, this one has none: {claim.claim}")
+        for text in claim.rows:
             role, _, controller = text.partition("/")
             if role not in replication.names:
                 raise unknown_name(f"role in a claim of {name}", role, replication.names)

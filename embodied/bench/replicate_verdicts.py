@@ -71,10 +71,27 @@ def judge(replication: Replication, results: Sequence[CellResult]) -> list[Verdi
     A claim of `better` has the same direction when the interval lies above zero and the paired test (corrected for the
     claims of its family) agrees; a claim of `as good as`, which has no such test and is in no family, when the interval
     lies above minus the margin. Whether an interval that does not decide leans one way is said in words and called
-    undecided.
+    undecided. So is a claim with a `floor` that the row which it is held against does not beat: its interval over that
+    floor has to lie above zero.
     """
     opened = [_open(replication, claim, results) for claim in replication.claims]
-    return [_decide(verdict, replication) if verdict.duel else verdict for verdict in _corrected(opened)]
+    decided = [_decide(verdict, replication) if verdict.duel else verdict for verdict in _corrected(opened)]
+    return [_above_floor(verdict, replication, results) for verdict in decided]
+
+
+def _above_floor(verdict: Verdict, replication: Replication, results: Sequence[CellResult]) -> Verdict:
+    """The verdict, undecided where `than` is not seen to beat the floor."""
+    claim = verdict.claim
+    if claim.floor is None or verdict.status == UNTESTED:
+        return verdict
+    premise = _open(replication, replace(claim, better=claim.than, than=claim.floor, margin=0.0), results)
+    if premise.duel is None:
+        return replace(verdict, status=UNTESTED, reason=f"of its floor: {premise.reason}")
+    overall = _overall(premise)
+    if overall.low is not None and overall.low > 0:
+        return verdict
+    assert premise.than is not None, premise
+    return replace(verdict, status=UNDECIDED, reason=f"the bound itself is no better than {premise.than.label}")
 
 
 def _corrected(verdicts: Sequence[Verdict]) -> list[Verdict]:

@@ -155,6 +155,38 @@ def test_where_nothing_varies_signs_about_the_margin_decide(rate, seeds, status)
     assert ("pairs differ by the same" in verdict.reason) == (status != UNDECIDED)
 
 
+NOTHING, LITTLE, MUCH = [0.0] * 5, [0.1, 0.0, 0.0, 0.0, 0.0], [0.8, 0.7, 0.8, 0.7, 0.8]
+NEAR = {"claim": "Near.", "theirs": "yes", "better": "pixels/mlp", "than": "random/mlp", "margin": 0.1}
+
+
+def floored(**changes):
+    """The preset with one claim, about coming near a bound that has to beat a floor."""
+    return read_replication({**MINE, "claims": [{**NEAR, "floor": "scratch/mlp", **changes}]}, name="mine")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "bound", "floor", "status", "reason"),
+    [
+        (NOTHING, NOTHING, NOTHING, UNDECIDED, "the bound itself is no better than scratch / mlp"),
+        (NOTHING, LITTLE, NOTHING, UNDECIDED, "the bound itself is no better than scratch / mlp"),
+        (NOTHING, MUCH, LITTLE, OPPOSITE, "on the other side"),
+        (MUCH, MUCH, LITTLE, SAME, "on the claim's side"),
+        (NOTHING, NOTHING, None, UNTESTED, "scratch / mlp was not run"),
+    ],
+)
+def test_near_a_bound_that_does_not_beat_its_floor_says_nothing(pixels, bound, floor, status, reason):
+    rows = {"pixels": pixels, "random": bound, **({} if floor is None else {"scratch": floor})}
+    (verdict,) = judge(floored(), seeded(**{name: (rates, rates) for name, rates in rows.items()}))
+    assert verdict.status == status and reason in verdict.reason
+
+
+def test_a_floor_is_a_row_of_a_claim_with_a_margin():
+    check_replication(floored())
+    for wrong, message in (({"floor": "scrach/mlp"}, "did you mean scratch"), ({"margin": 0.0}, "this one has none")):
+        with pytest.raises(UsageError, match=message):
+            check_replication(floored(**wrong))
+
+
 def test_failed_cells_leave_a_claim_untested():
     cells = results({"default": 0.8, "random": 0.2})
     gone = [each for each in cells if each.cell.encoder == "default" or each.cell.seed > 9]
