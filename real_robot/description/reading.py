@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
@@ -33,6 +32,7 @@ JOINT_STATE = "sensor_msgs/msg/JointState"
 IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 BOOL, EMPTY, STRING = "std_msgs/msg/Bool", "std_msgs/msg/Empty", "std_msgs/msg/String"
 TWIST_AXES = tuple(f"{part}.{axis}" for part in ("linear", "angular") for axis in "xyz")
+ROOT = Path(__file__).parents[1]
 SHIPPED = "embodied:"  # in front of a model that comes along, in real_robot/assets
 # Where a topic of the safety layer is when a file does not say.
 _CONTROL = {
@@ -45,13 +45,12 @@ _CONTROL = {
 
 def shipped_robots() -> list[str]:
     """Names of the descriptions that come along."""
-    folder = files("embodied.real_robot") / "robots"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return sorted(file.stem for file in (ROOT / "robots").glob("*.yaml"))
 
 
 def shipped_robot(name: str) -> Path:
     """The file of a description that comes along."""
-    return Path(str(files("embodied.real_robot") / "robots" / f"{name}.yaml"))
+    return ROOT / "robots" / f"{name}.yaml"
 
 
 def load_robot(spec: str | Path) -> RobotDescription:
@@ -207,7 +206,7 @@ def _gripper(section: Section, names: list[str]) -> Gripper:
 
 def _workspace(section: Section, folder: Path) -> Workspace:
     low, high = section.numbers("low_m", 3), section.numbers("high_m", 3)
-    named, shipped = section.text("model"), Path(str(files("embodied.real_robot") / "assets"))
+    named, shipped = section.text("model"), ROOT / "assets"
     beside, name = (shipped, named.removeprefix(SHIPPED)) if named.startswith(SHIPPED) else (folder, named)
     workspace = Workspace(
         model=(beside / name).resolve(),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from embodied.cli.main import main
 from embodied.cli.robot import ROBOT_VERBS
@@ -22,10 +24,19 @@ from embodied.real_robot.messages.cdr_writing import encode
 from embodied.real_robot.messages.values import message_type
 from embodied.real_robot.simulator.episodes import EpisodeClient
 from embodied.real_robot.transports.opening import open_transport
-from embodied.real_robot.transports.transport import COMMAND
+from embodied.real_robot.transports.transport import COMMAND, SENSOR
 
 DOMAIN = 190 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])  # a worker has a simulated robot of its own
 HERE = ("robot=sim", f"options.domain={DOMAIN}")
+SDK = """
+from pathlib import Path
+import numpy as np
+class Arm:
+    def servo(self, targets): Path("moved").write_text(str([int(target) for target in targets]))
+    def stop(self): pass
+    def positions(self): return [0.0, -1.571, 1.571, -1.571, 0.0, 0.0]
+    def picture(self): return np.random.default_rng().integers(0, 256, (48, 64, 3), np.uint8)
+"""
 START_S = 90.0  # for a process on a busy machine
 ACTION = KeySpec("float32", (4,), names=("hand.x", "hand.y", "hand.z", "gripper"))
 
@@ -112,8 +123,6 @@ def test_check_and_latency_of_a_healthy_robot(sim, capsys):
 
 @pytest.mark.sim
 def test_check_names_what_is_wrong(sim, capsys, tmp_path):
-    import yaml
-
     content = yaml.safe_load((Path(__file__).parents[2] / "real_robot/robots/sim.yaml").read_text())
     content["axes"]["hand.w"] = content["axes"].pop("hand.z")
     content["state"][2] = "hand.w"
@@ -264,6 +273,41 @@ def test_what_is_there_is_not_recorded_over(capsys, tmp_path):
     assert code == 1 and "exists already" in err
     code, _, err = run(capsys, "record", str(tmp_path / "run.bag"), "robot=sim", "transport=memory")
     assert code == 1 and "ends in .mcap" in err
+
+
+def test_the_driver_of_the_readme_is_heard_as_the_robot_that_is_described(capsys, tmp_path):
+    pytest.importorskip("cyclonedds")
+    domain = 40 + DOMAIN - 190
+    assert run(capsys, "new", "ros2_arm", f"to={tmp_path / 'my_arm.yaml'}")[0] == 0
+    content = yaml.safe_load((tmp_path / "my_arm.yaml").read_text())
+    content["command"]["type"] = "std_msgs/msg/Float64MultiArray"
+    del content["gripper"]["topic"], content["gripper"]["type"]
+    content["transport"]["options"] = {"domain": domain}
+    (tmp_path / "my_arm.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    page = (Path(__file__).parents[2] / "real_robot/README.md").read_text()
+    (source,) = re.findall(r"```python\n(.*?)```", page.partition("## A driver")[2], re.DOTALL)
+    (tmp_path / "driver.py").write_text(source)
+    (tmp_path / "my_sdk.py").write_text(SDK)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    driver = subprocess.Popen([sys.executable, "driver.py"], cwd=tmp_path, env=environment)
+    transport = open_transport("dds", domain=domain)
+    try:
+        heard = transport.subscribe(
+            "/joint_states", content["joint_states"]["type"], SENSOR, lambda packet, stamp: None
+        )
+        until(lambda: driver.poll() is not None or heard.matched() == 1)
+        code, out, _ = run(capsys, "check", str(tmp_path / "my_arm.yaml"), "seconds=2")
+        assert code == 0 and "as described" in out and "1 listen for commands" in " ".join(out.split())
+        assert not (tmp_path / "moved").exists()
+        told = transport.advertise(content["command"]["topic"], content["command"]["type"], COMMAND)
+        until(lambda: told.matched() == 1)
+        told.publish(encode(message_type(content["command"]["type"])(data=np.arange(7.0))))
+        until((tmp_path / "moved").exists)
+        assert (tmp_path / "moved").read_text() == str(list(range(7)))
+    finally:
+        driver.kill()
+        driver.wait()
+        transport.close()
 
 
 def test_a_robot_that_is_not_there(capsys):

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from embodied.core import extensions
 from embodied.core.errors import UsageError, UserError
 from embodied.core.extensions import VARIABLE, check_extensions, extension_conf, import_part
+from embodied.datasets.store.episode_store import EpisodeStore
+from embodied.real_robot.description.reading import shipped_robot
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -29,6 +32,8 @@ def folder(tmp_path_factory):
         "policies/heads/tapered.py": block("extending.md", "python", "HEAD = TaperedHead"),
         "envs/suites/slider.py": block("extending.md", "python", "SUITE = Suite("),
         "conf/env/slider.yaml": block("extending.md", "yaml", "suite: slider"),
+        "datasets/importers/npz.py": block("../datasets/importers/README.md", "python", "FORMAT = Format("),
+        "real_robot/transports/can.py": "def open_transport(*, port=1):\n    raise ValueError(port)\n",
         "encoders/edges.py": block("encoders.md", "python", "class EdgeEncoder"),
         "objectives/simmim.py": block("pretraining.md", "python", "class SimMIM"),
         "conf/objective/simmim.yaml": block("pretraining.md", "yaml", "simmim.SimMIM").replace(
@@ -91,6 +96,28 @@ def test_an_objective_of_ones_own_is_pre_trained(folder, tmp_path):
         "train.steps=2", "train.batch_size=4", "device=cpu", "panels_every=null",
     )  # fmt: skip
     assert code == 0, said
+
+
+def test_a_data_format_of_ones_own_is_imported(folder, tmp_path):
+    (tmp_path / "recordings").mkdir()
+    for number in range(2):
+        action, image = np.full((3, 2), number, np.float32), np.zeros((3, 16, 16, 3), np.uint8)
+        np.savez(tmp_path / "recordings" / f"{number}.npz", action=action, image_front=image)
+    places = [str(tmp_path / "recordings"), str(tmp_path / "store")]
+    code, said = embodied(folder, "data", "import", *places, "fps=20", "options.task=pour the tea")
+    assert code == 0, said
+    store = EpisodeStore.open(tmp_path / "store")
+    assert store.lengths == [3, 3] and store.fps == 20 and store.episodes[1].task == "pour the tea"
+    assert store.read_episode(1)["action"].tolist() == [[1, 1]] * 3
+    assert store.keys["observation.images.front"].shape == (16, 16, 3)
+
+
+def test_a_transport_of_ones_own_is_named_by_a_description(folder, tmp_path):
+    text = shipped_robot("ros2_arm").read_text()
+    (tmp_path / "my_arm.yaml").write_text(text.replace("name: dds", "name: can"))
+    said = embodied(folder, "robot", "check", str(tmp_path / "my_arm.yaml"), "options.prt=3")[1]
+    assert "unknown option of transport can 'prt': did you mean port?" in said
+    assert "unknown choice 'can'" in embodied("", "robot", "check", str(tmp_path / "my_arm.yaml"))[1]
 
 
 def test_lists_show_what_was_found_and_misspellings_its_neighbours(folder):
