@@ -1,8 +1,8 @@
 """Import: a foreign dataset, episode by episode, into an episode store that any interruption leaves usable.
 
     name, source = open_source("demo.hdf5")
-    plan = plan_import(source, format=name, path="demo.hdf5")
-    report = run_import(source, plan, "store", reporter=reporter)
+    plan = plan_import(source, format=name, path="demo.hdf5", mapping=propose(source.keys))
+    report = run_import(source, plan, "store", reporter=SilentReporter())
 
 Every episode is committed whole, named by its origin; the next run of the same plan goes on after the last one. A
 store keeps what it was made from under `provenance["import"]`, and refuses episodes of anything else.
