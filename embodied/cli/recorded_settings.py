@@ -32,6 +32,7 @@ from embodied.datasets.formats import recognize
 from embodied.datasets.loading.demonstrations import require_finite
 from embodied.datasets.loading.holdout import split_episodes
 from embodied.datasets.storage.s3 import SCHEME as S3_SCHEME
+from embodied.datasets.store.episode_index import is_store
 from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.encoders.modality import VECTORS
 from embodied.envs.registry import NO_SIMULATOR
@@ -92,6 +93,14 @@ def open_recorded(data: str) -> EpisodeStore:
     except UserError as error:
         try:
             kind = recognize(place)
+        except UsageError as unclear:  # something is there
+            if is_store(place):
+                raise error from None
+            raise UserError(
+                f"data={data} is not an episode store: {unclear}\nembodied data import {data} to=<store> "
+                "format=<format> makes one of it; what has none of these formats is written with EpisodeStore.create "
+                '("From your own arrays" in docs/data.md)'
+            ) from error
         except UserError:
             raise error from None
         if kind == "images":

@@ -153,6 +153,11 @@ def made(kind, tmp_path, store):
         Image.new("RGB", (8, 8)).save(folder / "a.png")
     elif kind == "empty":
         write_recorded(folder, episodes=0)
+    elif kind == "foreign":
+        folder.mkdir()
+        (folder / "episode_0.hdf5").write_bytes(b"no robomimic")
+    elif kind == "torn":
+        (write_recorded(folder) / "zarr.json").write_text("{")
     elif kind == "single":
         write_recorded(folder, episodes=1)
     elif kind == "still":
@@ -176,6 +181,9 @@ def made(kind, tmp_path, store):
             "is a dataset of the format lerobot, not an episode store: import it with embodied data import",
         ),
         ("images", [], "is a folder of images"),
+        ("foreign", [], "is not recognised: say format=, one of diffusion_policy_zarr, images, lerobot"),
+        ("foreign", [], "format=<format> makes one of it; what has none of these formats is written with Episode"),
+        ("torn", [], "zarr.json"),
         ("empty", [], "holds no episodes"),
         ("still", [], "holds no 'action'"),
         ("single", [], "there is only one: record another one"),
