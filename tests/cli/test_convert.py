@@ -1,10 +1,13 @@
 """`embodied convert`, whole: there and back with the same features, and one message for what goes wrong."""
 
+import re
+
 import pytest
 import torch
 
 from embodied.cli.main import main
 from embodied.encoders.artifact import fingerprint, load_artifact, save_encoder
+from embodied.encoders.hf_convert import format_names
 from embodied.encoders.load import load_encoder
 from embodied.encoders.resnet import ResNetEncoder
 from embodied.encoders.vit import ViTEncoder
@@ -88,6 +91,11 @@ def test_what_comes_out_otherwise_is_not_kept(artifact, tmp_path, capsys, monkey
     assert code == 1
     assert "gives other patch tokens than" in err and "nothing was written" in err
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_the_help_names_every_format(capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0 and set(format_names()) <= set(re.findall(r"\w+", out))
 
 
 def test_what_goes_wrong_gives_one_message(artifact, tmp_path, capsys):
