@@ -1,4 +1,4 @@
-"""Describe, check, record, replay and simulate a robot.
+"""Check, record, replay and simulate a robot.
 
 embodied robot <command> --help shows the settings of a command.
 """
