@@ -53,6 +53,7 @@ class Plan:
         seeds: first evaluation seeds by purpose.
         early_stopping: of the reported episodes, see `SequentialTest`; empty for a fixed number, as it is by default.
         source: hash of what the plan was made from, to see without making it again that it would come out the same.
+        tried_by: see `Suite`; like the tasks it says which cells there are, and is no part of the protocol.
     """
 
     suite: Mapping[str, str]
@@ -63,6 +64,7 @@ class Plan:
     seeds: Mapping[str, int]
     source: str
     early_stopping: Mapping[str, Any] = field(default_factory=dict)
+    tried_by: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -98,7 +100,7 @@ class Plan:
     def _cells_of(self, encoder: str, seeds: Sequence[int]) -> Iterator[Cell]:
         controllers = self.baselines.get(encoder, self.controllers)
         for task in self.tasks:
-            for variant in task["variants"]:
+            for variant in (name for name in task["variants"] if encoder in self.tried_by.get(name, [encoder])):
                 for controller in controllers:
                     for demos in task["demos"]:
                         for seed in seeds:
@@ -132,8 +134,9 @@ def plan_tasks(suite: Suite) -> list[dict[str, Any]]:
 def save_plan(plan: Plan, folder: Path) -> None:
     """Write `bench.json`."""
     record = {"format": FORMAT, "protocol_hash": plan.protocol_hash, **asdict(plan)}
-    if not plan.early_stopping:
-        del record["early_stopping"]  # which older versions do not know
+    for name in ("early_stopping", "tried_by"):  # which older versions do not know
+        if not record[name]:
+            del record[name]
     write_json(folder / PLAN, record)
 
 

@@ -229,6 +229,11 @@ def _suite(content: Mapping[str, Any], name: str, folder: Path, pretraining: Pre
         controller: pretraining.resolved(folder, settings) if isinstance(settings, Mapping) else settings
         for controller, settings in rest["controllers"].items()
     }
+    exports = pretraining.exports()
+    rest["tried_by"] = {
+        variant: [pretraining.encoder(folder, each) if each in exports else each for each in encoders]
+        for variant, encoders in (rest.get("tried_by") or {}).items()
+    }
     return read_suite({**rest, "baselines": {**(rest.get("baselines") or {}), **named}}, name=name)
 
 

@@ -65,6 +65,7 @@ class Suite:
         exceptions: `scratch` -> settings for it alone.
         seeds: training seeds where a command names none.
         early_stopping: of the reported episodes; None: as many as the settings say.
+        tried_by: variant that `tries_static` -> the encoders that have cells of it; all of them under others.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Suite:
     exceptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seeds: int = 3
     early_stopping: SequentialTest | None = None
+    tried_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def controllers_of(self, encoder: str) -> tuple[str, ...]:
         """The controllers that an encoder runs under: all of them, but for baselines that are no encoders of grids."""
@@ -118,7 +120,7 @@ def read_suite(content: Any, *, name: str) -> Suite:
     """
     where = f"suite {name}"
     fields = _group(content, where, known=("description", "tasks", "controllers", "baselines", "settings", "exceptions",
-                                           "variants", "demos", "seeds", "early_stopping"))  # fmt: skip
+                                           "variants", "demos", "seeds", "early_stopping", "tried_by"))  # fmt: skip
     for required in ("description", "tasks", "controllers", "baselines"):
         if not fields.get(required):
             raise UsageError(f"{where}: {required} is missing")
@@ -152,6 +154,7 @@ def read_suite(content: Any, *, name: str) -> Suite:
         exceptions=exceptions,
         seeds=seeds,
         early_stopping=_early_stopping(fields.get("early_stopping"), where),
+        tried_by=_tried_by(fields.get("tried_by") or {}, tasks, f"{where}: tried_by"),
     )
 
 
@@ -210,6 +213,19 @@ def _baselines(content: Any, controllers: Mapping[str, Any], where: str) -> dict
             if name not in controllers:
                 raise unknown_name(f"controller of {where}, baselines.{encoder}", name, controllers)
     return found
+
+
+def _tried_by(content: Any, tasks: Sequence[SuiteTask], where: str) -> dict[str, tuple[str, ...]]:
+    if not isinstance(content, Mapping):
+        raise UsageError(f"{where} must be a group, 'variant: [encoders]', got {content!r}")
+    known = sorted({variant for task in tasks for variant in task.variants if tries_static(variant)})
+    for variant in content:
+        if variant not in known:
+            raise unknown_name(f"variant of {where} that tries policies of static", str(variant), known or ["none"])
+    return {
+        str(variant): tuple(check_encoder_name(str(encoder)) for encoder in _list(named))
+        for variant, named in content.items()
+    }
 
 
 def _task(entry: Any, suite: Mapping[str, Any], where: str) -> SuiteTask:

@@ -70,6 +70,7 @@ def make_plan(suite: Suite) -> Plan:
         seeds={"report": REPORT_SEEDS, "selection": SELECTION_SEEDS, "per_run": SEEDS_PER_RUN},
         early_stopping=suite.early_stopping.record() if suite.early_stopping else {},
         source=source_of(suite),
+        tried_by={variant: list(encoders) for variant, encoders in suite.tried_by.items()},
     )
 
 

@@ -223,3 +223,18 @@ def test_differences_are_named():
     before, now = {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 4}, "e": 3}
     assert differences(before, now) == ["a.c: 2, now 4", "d: gone", "e: new"]
     assert differences(before, yaml.safe_load(yaml.safe_dump(before))) == []
+
+
+@pytest.mark.sim
+def test_a_variant_may_be_left_to_some_encoders(tmp_path):
+    shift, named = "shift:light:2", {"shift:light:2": ["state", "pixels"]}
+    suite = read_suite(tiny(variants=["static", shift], tried_by=named), name="tiny")
+    plan, whole = make_plan(suite), make_plan(read_suite(tiny(variants=["static", shift]), name="tiny"))
+    cells = plan.cells([], [0])
+    shown = {look: {cell.encoder for cell in cells if cell.variant == look} for look in ("static", shift)}
+    assert shown == {"static": set(MANDATORY), shift: {"state", "pixels"}}
+    assert plan.protocol_hash == whole.protocol_hash
+    save_plan(plan, tmp_path)
+    assert load_plan(tmp_path).tried_by == named
+    with pytest.raises(UsageError, match="did you mean shift:light:2"):
+        read_suite(tiny(variants=["static", shift], tried_by={"shift:light:3": ["state"]}), name="tiny")
