@@ -2,10 +2,15 @@
 
 import pytest
 
+from embodied.bench.plan import Plan
 from embodied.bench.replicate import check_replication, load_replication
+from embodied.cli.bench_plan import make_plan
 from embodied.cli.config import compose_config
+from embodied.cli.replicate_jobs import check_jobs
 from embodied.cli.replicate_runner import overrides_of
-from embodied.cli.settings import store_path
+from embodied.cli.settings import collect_options, store_path
+from embodied.policies.assembly import assemble, fill_for_sequence
+from embodied.policies.necks.registry import load_neck
 
 
 @pytest.mark.parametrize("name", ["rpt", "hpt", "maskvit", "toto", "gr1"])
@@ -29,6 +34,61 @@ def test_presets_that_come_with_the_package_make_sense(name, size):
 def test_short_jobs_leave_checkpoints(name):
     jobs = load_replication(name).pretraining.jobs
     assert {job.settings["train.checkpoint_every"] for job in jobs} == {100}
+
+
+@pytest.mark.parametrize("name", ["rpt", "hpt", "maskvit", "toto", "gr1"])
+@pytest.mark.parametrize("size", [None, "tiny"])
+def test_settings_of_pretrainings_are_those_of_commands(name, size):
+    check_jobs(load_replication(name, size=size).pretraining)
+
+
+def test_a_model_of_what_actions_do_learns_from_executed_ones():
+    """With noise the clean action is recorded, not the executed one: right for cloning alone."""
+    made = load_replication("maskvit").pretraining
+    for name in made.job("model").trained_on:
+        options = collect_options(compose_config("collect", overrides_of(made.stores[name])))
+        assert (options["expert"], options["noise"], options["only_successes"]) == ("mixed", 0.0, False)
+
+
+def test_planning_comes_near_a_bound_that_is_one():
+    maskvit = load_replication("maskvit")
+    (near,) = (claim for claim in maskvit.claims if claim.margin)
+    assert (near.than, near.floor) == ("pixels/simulator", "pixels/random")
+    assert "decoding.actions_help" in [measure.metric for measure in maskvit.measures]
+
+
+@pytest.mark.sim
+def test_arms_of_toto_differ_in_what_they_see_alone():
+    toto = load_replication("toto")
+    plan = make_plan(toto.suite)
+    read = {"latent": "tokens", "network": {"context": 4}}  # of a sequence encoder
+    video, image = (
+        fill_for_sequence(plan.recipes[f"metaworld/hammer-v3/static/{arm}"].settings["policy"], encoder)
+        for arm, encoder in (("video", read), ("image", None))
+    )
+    names = ("head", "neck", "feature", "history", "chunk", "execute", "ensemble", "ema")
+    first, second = (assemble(**{name: each[name] for name in names}) for each in (video, image))
+    assert (first.neck, second.neck) == ("sequence", "attention")
+    assert (first.chunk, first.execute) == (second.chunk, second.execute) == (1, 1)
+    assert video["neck_options"] == {"readout": "attention", "state_beside": True}  # one query, see AttentionReadout
+    assert load_neck("attention")(width=96, **image["neck_options"]).output_dim == 96
+    assert {job.seeds for job in toto.pretraining.jobs if job.each_seed} == {toto.suite.seeds} == {5}
+    assert 2.0 ** (1 - (2 * toto.suite.seeds - 4)) <= 0.05  # four of the pairs may tie
+
+
+@pytest.mark.sim
+def test_gr1_has_the_cells_that_claims_need_and_no_others():
+    pytest.importorskip("wordllama")
+    gr1 = load_replication("gr1")
+    plan: Plan = make_plan(gr1.suite)
+    cells = plan.cells(gr1.encoders, [0])
+    scenes = {"static": "static", "with:instructions=heldout": "unseen", "shift:light+table+objects:2": "shifted"}
+    assert {cell.variant for cell in cells} == set(scenes)
+    needed = {(claim.scene, gr1.contender(row).encoder) for claim in gr1.claims for row in claim.rows}
+    assert {(scenes[cell.variant], cell.encoder) for cell in cells} == needed
+    assert len(cells) == 4 * (6 + 2 + 2) == len({cell.key for cell in cells})
+    assert [claim.family for claim in gr1.claims] == ["full"] * 2 + ["tenth"] * 2 + ["heldout"] * 2
+    assert gr1.suite.settings["episodes"] >= 12
 
 
 @pytest.mark.parametrize("name", ["rpt", "hpt"])

@@ -31,10 +31,12 @@ def test_maskvit_plans_with_a_model_of_its_own_tokenizer(tmp_path):
     assert (model["decoding.passes_one_by_one"], model["decoding.passes"], measure["value"]) == (12, 3, 4)
     assert measure["status"] == "same direction"
     assert model["decoding.times_faster_low"] <= model["decoding.times_faster"] <= model["decoding.times_faster_high"]
+    help_low, help_high = model["decoding.actions_help_low"], model["decoding.actions_help_high"]
+    assert help_low <= model["decoding.right_true"] - model["decoding.right_shuffled"] <= help_high
     assert [each["pairs"] for each in record["verdicts"]] == [1, 1, 1]
     recipes = json.loads((folder / "bench.json").read_text())["recipes"]
-    assert recipes["metaworld/drawer-close-v3/static/cem"]["kind"] == "planning"
-    assert recipes["metaworld/drawer-close-v3/static/cem"]["settings"]["policy"]["model_fingerprint"]
+    assert recipes["metaworld/handle-press-v3/static/cem"]["kind"] == "planning"
+    assert recipes["metaworld/handle-press-v3/static/cem"]["settings"]["policy"]["model_fingerprint"]
 
 
 @pytest.mark.sim
