@@ -21,7 +21,7 @@ from embodied.core.errors import UsageError
 from embodied.core.files import cache_folder, write_text
 from embodied.core.protocols import ACTION, REWARD, STATE, Reporter, image_key
 from embodied.core.reporting import SilentReporter
-from embodied.core.run_folder import RunFolder
+from embodied.core.run_folder import RunFolder, read_metrics
 from embodied.core.seeding import derive_seed
 from embodied.datasets.loading.feature_cache import encode_store
 from embodied.datasets.store.episode_store import EpisodeStore
@@ -206,12 +206,21 @@ def learn(experiment: Reinforcement, run: RunFolder, reporter: Reporter) -> Path
                 policy_tensors=policy_tensors,
                 metadata=metadata,
                 evaluate=lambda path: measure(experiment, path),
+                evaluated=is_evaluated(experiment, run),
                 log=log,
                 reporter=reporter,
             )
     training = {"steps": experiment.steps, "environments": experiment.num_envs, "seed": experiment.seed}
     write_text(run.checkpoints / CARD, agent_card(metadata, command=run.command, training=training))
     return final
+
+
+def is_evaluated(experiment: Reinforcement, run: RunFolder) -> bool:
+    """Whether the policy of the step to go on from has been measured, if any is to be."""
+    step, records = resume_step(run.checkpoints), read_metrics(run.path / "metrics.jsonl")
+    return not experiment.selection_episodes or any(
+        record["step"] == step for record in records if "success_rate" in record
+    )
 
 
 def observe(experiment: Reinforcement, agent: Any, environments: VecEnv) -> tuple[VecEnv, dict[str, Any]]:

@@ -62,6 +62,7 @@ def reinforce(
     policy_tensors: Callable[[], Mapping[str, Tensor]],
     metadata: Mapping[str, Any],
     evaluate: Callable[[Path], Mapping[str, float]],
+    evaluated: bool,
     log: LogMetrics,
     reporter: Reporter,
 ) -> Path:
@@ -81,7 +82,10 @@ def reinforce(
         folder: gets `step_<n>.safetensors` (policies) and one `state_<n>.safetensors` (to continue).
         policy_tensors: what a policy file holds now.
         metadata: what rebuilds a policy from it.
-        evaluate: success, score and return of a policy file on environments of its own.
+        evaluate: success, score and return of a policy file on environments of its own; after the state is saved, so
+            that an evaluation that fails or is killed costs nothing but itself.
+        evaluated: whether an earlier attempt has logged the evaluation of the step to go on from. If not, that comes
+            first.
         log: called with every record of the algorithm and of the evaluations.
         reporter: shows progress.
 
@@ -96,6 +100,8 @@ def reinforce(
     done = resume_step(folder)
     if done:
         state.load_state(state_path(folder, done), algorithm)
+        if not evaluated:
+            log({"step": done, **evaluate(checkpoint_path(folder, done))})
     algorithm.set_logger(Logger(None, [_metrics_writer(log)]))
     with ticking(reporter, total=total_steps, description="train", done=algorithm.num_timesteps) as advance:
         while algorithm.num_timesteps < total_steps:
@@ -121,9 +127,9 @@ def reinforce(
             if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
                 raise _diverged("weights of the agent", step)
             save_checkpoint(policy, tensors, {**metadata, "step": step})
-            log({"step": step, **evaluate(policy)})
             state.save_state(state_path(folder, step), algorithm)
             drop_old_states(folder)
+            log({"step": step, **evaluate(policy)})
     return checkpoint_path(folder, algorithm.num_timesteps)
 
 

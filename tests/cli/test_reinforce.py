@@ -6,8 +6,10 @@ import pytest
 
 pytest.importorskip("stable_baselines3")
 
+from embodied.bench import reinforcement
 from embodied.cli.main import main
 from embodied.core.checkpoint import load_checkpoint
+from embodied.core.errors import UserError
 from embodied.envs.rendering import FrameRenderer
 
 SETTINGS = [
@@ -63,6 +65,28 @@ def test_an_agent_without_a_picture_renders_none_but_for_the_video(tmp_path, age
     rendered.clear()
     assert main(["evaluate", f"run={run}", "episodes=2", "workers=0", "device=cpu"]) == 0
     assert not rendered
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_an_evaluation_that_fails_costs_nothing_that_was_learned(tmp_path, monkeypatch):
+    agent = ("encoder=proprioception", "policy=ppo", "policy.rollout_steps=16", "policy.epochs=1")
+    code, whole = train(tmp_path / "whole", *agent)
+    assert code == 0
+
+    def fail(experiment, path):
+        raise UserError("the simulator is gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(reinforcement, "measure", fail)
+        code, run = train(tmp_path / "broken", *agent)
+    assert code == 1
+    (state,) = (run / "checkpoints").glob("state_*")
+    assert state.name == "state_000064.safetensors"
+    assert train(tmp_path / "broken", *agent, "resume=true")[0] == 0
+    assert (run / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+    first, second = (load_checkpoint(path / "checkpoints" / "step_000128.safetensors")[0] for path in (whole, run))
+    assert all(tensor.equal(second[name]) for name, tensor in first.items())
 
 
 @pytest.mark.parametrize(

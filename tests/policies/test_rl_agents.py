@@ -60,7 +60,7 @@ def build(kind, total_steps, count=4):
     return agent.build(observed, network=network, total_steps=total_steps, seed=5, device=CPU), slots
 
 
-def run(kind, folder, total_steps, checkpoint_every, log=None, stop_after=None):
+def run(kind, folder, total_steps, checkpoint_every, log=None, stop_after=None, evaluated=False):
     algorithm, slots = build(kind, total_steps)
     records = [] if log is None else log
     evaluations = []
@@ -68,8 +68,8 @@ def run(kind, folder, total_steps, checkpoint_every, log=None, stop_after=None):
     def evaluate(path):
         evaluations.append(path)
         if stop_after is not None and len(evaluations) >= stop_after:
-            raise KeyboardInterrupt  # after the policy was written, before the state
-        return {}
+            raise KeyboardInterrupt
+        return {"measured": path.name}
 
     return (
         reinforce(
@@ -83,6 +83,7 @@ def run(kind, folder, total_steps, checkpoint_every, log=None, stop_after=None):
             policy_tensors=lambda: {f"agent.{k}": v for k, v in algorithm.policy.state_dict().items()},
             metadata={},
             evaluate=evaluate,
+            evaluated=evaluated,
             log=records.append,
             reporter=SilentReporter(),
         ),
@@ -123,6 +124,9 @@ def test_a_killed_training_ends_with_the_same_bits(kind, tmp_path):
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
     assert records == expected[-len(records) :]
+    # The killed evaluation was made good, and the piece before it not learned again.
+    assert [record["step"] for record in records if "measured" in record] == [768, 1024]
+    assert records[0] == {"step": 768, "measured": "step_000768.safetensors"}
     assert [path.name for path in (tmp_path / "killed").glob("state_*")] == ["state_001024.safetensors"]
 
 
