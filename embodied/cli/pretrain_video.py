@@ -26,12 +26,15 @@ from embodied.core.run_folder import RunFolder
 from embodied.core.seeding import derive_seed
 from embodied.datasets.loading.clip_sources import Codes, open_clips
 from embodied.datasets.loading.clips import ClipDataset
-from embodied.datasets.loading.sequence_sources import Caches
+from embodied.datasets.loading.sequence_sources import Caches, open_store
+from embodied.datasets.store.episode_index import is_store
+from embodied.datasets.store.provenance import provenances
 from embodied.encoders.artifact import fingerprint, save_encoder
 from embodied.encoders.tokenizer import FrameTokenizer, load_frame_tokenizer, require_tokenizer
 from embodied.training.pretrain import Monitor
 
 PICTURES = 3  # clips in a panel
+KINDS = "episode store, video or folder of videos"
 
 
 def wants_video(config: DictConfig) -> str | None:
@@ -50,6 +53,8 @@ def pretrain_video(config: DictConfig, overrides: Sequence[str]) -> int:
         codes = Codes(tokenizer=tokenizer, fingerprint=fingerprint(tokenizer))
         data = open_data(config, codes, device=tools.device, reporter=tools.reporter)
     objective = build_video_objective(config, tokenizer, data.sizes, camera=camera_of(data))
+    if getattr(getattr(objective, "network", None), "sizes", {}).get(ACTION):
+        note_noise(expand_data(config, kinds=KINDS)[0], tools.reporter)
     fit_statistics(objective, data)
 
     def begin(run: RunFolder, first: bool) -> None:
@@ -83,7 +88,7 @@ def pretrain_video(config: DictConfig, overrides: Sequence[str]) -> int:
 def open_data(config: DictConfig, codes: Codes, *, device: torch.device, reporter: RichReporter) -> ClipDataset:
     """The clips of `data`; a folder that holds several stores stands for all of them."""
     settings = config.video
-    paths, weights = expand_data(config, kinds="episode store, video or folder of videos")
+    paths, weights = expand_data(config, kinds=KINDS)
     camera = settings.camera
     return open_clips(
         paths,
@@ -142,6 +147,20 @@ def fit_statistics(objective: nn.Module, data: ClipDataset) -> None:
     if hasattr(network, "fit"):
         found = data.statistics().items()
         network.fit({key: (torch.from_numpy(mean), torch.from_numpy(std)) for key, (mean, std) in found})
+
+
+def note_noise(paths: Sequence[str], reporter: RichReporter) -> None:
+    """Say which stores hold other actions than were executed: a model of what actions do learns from them wrongly."""
+    for path in paths:
+        if not is_store(Path(path).expanduser()):
+            continue
+        made = provenances(open_store(path).provenance, "collect")
+        if noise := max((float(part.get("noise") or 0) for part in made), default=0.0):
+            reporter.note(
+                f"{path} was collected with collect.noise={noise:g}: its actions are those that the expert wanted, not "
+                "those that were executed, so the model learns that actions do less than they do. For planning collect "
+                "with collect.expert=mixed collect.only_successes=false"
+            )
 
 
 def require_same(run: RunFolder, data: ClipDataset, tokenizer: nn.Module) -> None:

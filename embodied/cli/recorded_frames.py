@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from embodied.bench.imitation_data import read_episodes
 from embodied.core.errors import UsageError
 from embodied.core.protocols import ACTION, STATE
 from embodied.datasets.store.episode_store import EpisodeStore
+from embodied.datasets.store.provenance import provenances
 from embodied.policies.action_space import CONSTANT
 from embodied.policies.frame_choice import FrameChoice, match_actions
 from embodied.real_robot.policy.needs import TARGETS
@@ -41,7 +42,7 @@ def recorded_frame(
             "it, or leave policy.action_frame out"
         )
     names = _names(store)
-    robots = list(_commanded(store.provenance))
+    robots = list(provenances(store.provenance, "commanded"))
     for robot in robots:
         if robot.get("kind") != TARGETS:
             raise UsageError(
@@ -70,17 +71,6 @@ def _names(store: EpisodeStore) -> tuple[Sequence[str], Sequence[str]]:
         action.names or [f"{'value' if alike else 'action'} {index}" for index in range(action.shape[0])],
         state.names or [f"value {index}" for index in range(state.shape[0])],
     )
-
-
-def _commanded(provenance: Any) -> Iterator[Mapping[str, Any]]:
-    """What commands were, of every robot that a store, or one of those that it was made of, was recorded from."""
-    if isinstance(provenance, Mapping):
-        if isinstance(found := provenance.get("commanded"), Mapping):
-            yield found
-        provenance = list(provenance.values())
-    if isinstance(provenance, list):
-        for part in provenance:
-            yield from _commanded(part)
 
 
 def _check_follows(

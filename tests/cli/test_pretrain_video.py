@@ -72,6 +72,18 @@ def test_makes_an_artifact_that_rebuilds_itself(tmp_path, made, data, capsys):
     assert fingerprint(load_encoder(str(run / "encoder"))) == fingerprint(encoder)
 
 
+@pytest.mark.parametrize(
+    ("settings", "noted"), [((), True), (("video.leave_out=[action]",), False), (("noise=0",), False)]
+)
+def test_actions_that_were_not_executed_are_said(tmp_path, made, settings, noted, capsys):
+    noise = 0.0 if "noise=0" in settings else 0.1
+    merged = {"edit": {"sources": [{"provenance": {"collect": {"noise": noise}}}]}}
+    store = make_store(tmp_path / "store", lengths=(7, 9), provenance=merged)
+    assert pretrain(tmp_path, made, f"data={store}", "holdout=0", *(s for s in settings if s != "noise=0")) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert ("was collected with collect.noise=0.1: its actions are those that the expert wanted" in told) == noted
+
+
 def test_a_run_that_was_broken_off_ends_with_the_same_bits(tmp_path, made, data, monkeypatch):
     assert pretrain(tmp_path, made, *data, f"run={tmp_path / 'whole'}") == 0
     batches = window_training.batches

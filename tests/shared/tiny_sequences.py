@@ -58,14 +58,25 @@ def episode(seed, length):
     return {VIEW: frames, STATE: state.astype(np.float32), ACTION: np.diff(place, axis=0).astype(np.float32)}
 
 
-def make_store(path, *, lengths=(7, 9, 6), keys=(VIEW, STATE, ACTION), robot="dot", fps=10.0, names=(), first_seed=0):
+def make_store(
+    path,
+    *,
+    lengths=(7, 9, 6),
+    keys=(VIEW, STATE, ACTION),
+    robot="dot",
+    fps=10.0,
+    names=(),
+    first_seed=0,
+    provenance=None,
+):
     """Episodes of a dot, with some of their keys."""
     specs = {
         VIEW: KeySpec("uint8", (SIDE, SIDE, 3)),
         STATE: KeySpec("float32", (3,)),
         ACTION: KeySpec("float32", (2,), names=names),
     }
-    with EpisodeStore.create(path, keys={key: specs[key] for key in keys}, fps=fps, robot=robot) as store:
+    made = {"keys": {key: specs[key] for key in keys}, "fps": fps, "robot": robot, "provenance": provenance or {}}
+    with EpisodeStore.create(path, **made) as store:
         for number, length in enumerate(lengths):
             arrays = episode(first_seed + number, length)
             store.append({key: arrays[key] for key in keys}, task="go round", seed=number, success=True)
