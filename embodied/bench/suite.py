@@ -22,6 +22,7 @@ from embodied.encoders.spec import absolute_spec
 
 MANDATORY = ("state", "proprioception", "pixels", "random", "scratch")  # baselines of every table
 LEARNS_ALONG = "scratch"
+BY_TASK = ("state",)
 BY_SEED = ("random", LEARNS_ALONG)  # encoders whose weights belong to the run: another seed, another fingerprint
 SHIFT, WITH = "shift:", "with:"  # variants that try the policies of `static` in other episodes
 FOLDER = "suite"  # in embodied/conf
@@ -177,6 +178,11 @@ def check_encoder_name(spec: str) -> str:
 def owned_by_seed(encoder: str) -> bool:
     """Whether each seed has weights of its own under this name."""
     return encoder in BY_SEED or SEED in encoder
+
+
+def owned_by_task(encoder: str) -> bool:
+    """Whether each task has an encoder of its own under this name: the oracle is as wide as the simulator's state."""
+    return encoder in BY_TASK
 
 
 def tries_static(variant: str) -> bool:

@@ -16,6 +16,8 @@ from rich.console import Console
 from embodied.bench import bench_report
 from embodied.bench.bench_report import write_bench_report
 from embodied.bench.cells import Episode
+from embodied.bench.tables.contenders import BASELINES, Contender
+from embodied.bench.tables.figures import inks
 from embodied.bench.tables.terminal import broken
 from embodied.bench.video import write_video
 from embodied.core.errors import MissingExtraError, UserError
@@ -283,3 +285,13 @@ def test_browser_sorts_by_click_opens_tasks_and_plays(written):
     assert title.startswith("#sort=varied-tasks:0:desc&amp;open=task-static-metaworld-assembly-v3-static-25")
     assert title.endswith(" 1 1")
     assert log == []
+
+
+def test_greys_of_baselines_are_told_apart_by_dashes_unless_those_tell_controllers():
+    alone = inks([Contender(name, "ppo") for name in (*BASELINES, "default")])
+    dashes = {name: alone[Contender(name, "ppo")].dash for name in BASELINES}
+    assert len({dashes[name] for name in ("scratch", "random", "pixels", "proprioception")}) == 4
+    assert not dashes["state"] and not alone[Contender("default", "ppo")].dash
+    several = inks([Contender(name, controller) for name in BASELINES for controller in ("mlp", "act")])
+    assert len({several[Contender(name, "act")].dash for name in BASELINES}) == 1
+    assert several[Contender("random", "act")].dash != several[Contender("random", "mlp")].dash

@@ -61,6 +61,18 @@ def test_a_name_stands_for_one_encoder():
     check_results([result("random", encoder_fingerprint="a"), result("random", seed=1, encoder_fingerprint="b")])
 
 
+def test_the_oracle_is_as_wide_as_the_state_of_a_task():
+    states = [result("state", encoder_fingerprint="39 wide"), result("state", "assembly-v3", encoder_fingerprint="42")]
+    check_results(states)
+    merged, notes = merge_results({"a": states[:1], "b": states[1:]})
+    assert [each.cell.encoder for each in merged] == ["state", "state"] and not notes
+    again = result("state", "assembly-v3", seed=1, encoder_fingerprint="43")
+    with pytest.raises(UserError, match="state stands for several weights"):
+        check_results([*states, again])
+    merged, _ = merge_results({"a": states, "b": [again]})
+    assert sorted({each.cell.encoder for each in merged}) == ["state@39 wide", "state@42", "state@43"]
+
+
 def test_nothing_is_no_table():
     with pytest.raises(UserError, match="no results"):
         build_tables([])

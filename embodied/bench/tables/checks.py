@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from embodied.bench.cells import Cell, CellResult
-from embodied.bench.suite import owned_by_seed
+from embodied.bench.suite import owned_by_seed, owned_by_task
 from embodied.core.errors import UserError
 
 SHOWN_DIFFERENCES = 8
@@ -103,16 +103,24 @@ def _check_demonstrations(results: Sequence[CellResult]) -> None:
 
 
 def _check_encoders(results: Sequence[CellResult]) -> None:
-    found: dict[str, dict[str, Cell]] = defaultdict(dict)
-    for result in results:
-        if result.encoder_fingerprint and not owned_by_seed(result.cell.encoder):
-            found[result.cell.encoder].setdefault(result.encoder_fingerprint, result.cell)
-    for encoder, fingerprints in found.items():
+    for (encoder, _), fingerprints in _weights(results).items():
         if len(fingerprints) > 1:
+            names = ", ".join(name[:12] for name in sorted(fingerprints))
             raise UserError(
-                f"encoder {encoder} stands for several weights ({', '.join(name[:12] for name in fingerprints)}): it "
-                "changed between the runs; bench the newer one under a name of its own"
+                f"encoder {encoder} stands for several weights ({names}): it changed between the runs; bench the newer "
+                "one under a name of its own"
             )
+
+
+def _weights(results: Iterable[CellResult]) -> dict[tuple[str, str], set[str]]:
+    """Fingerprints that one encoder should have one of, by its name, and by the task where each has its own."""
+    found: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for result in results:
+        encoder = result.cell.encoder
+        if result.encoder_fingerprint and not owned_by_seed(encoder):
+            task = f"{result.cell.env}/{result.cell.task}" if owned_by_task(encoder) else ""
+            found[encoder, task].add(result.encoder_fingerprint)
+    return found
 
 
 def merge_results(
@@ -135,12 +143,8 @@ def merge_results(
     """
     # Before any cell is left out: one of another protocol must not vanish behind its twin.
     check_results([result for results in sources.values() for result in results], protocols, same_encoders=False)
-    weights: dict[str, set[str]] = defaultdict(set)
-    for results in sources.values():
-        for result in results:
-            if result.encoder_fingerprint and not owned_by_seed(result.cell.encoder):
-                weights[result.cell.encoder].add(result.encoder_fingerprint)
-    shared = {name for name, fingerprints in weights.items() if len(fingerprints) > 1}
+    weights = _weights(result for results in sources.values() for result in results)
+    shared = {name: len(fingerprints) for (name, _), fingerprints in weights.items() if len(fingerprints) > 1}
     chosen: dict[Cell, CellResult] = {}
     twice = differ = 0
     for results in sources.values():
@@ -153,8 +157,7 @@ def merge_results(
                 twice += 1
                 differ += known.episodes != named.episodes
     notes = [
-        f"the name {name} stands for {len(weights[name])} encoders: told apart by @fingerprint"
-        for name in sorted(shared)
+        f"the name {name} stands for {shared[name]} encoders: told apart by @fingerprint" for name in sorted(shared)
     ]
     if twice:
         notes.append(

@@ -12,6 +12,7 @@ from embodied.bench.tables.contenders import BASELINES, Contender
 
 HUES = 12
 DASHES = ("", "6 3", "2 3", "9 3 2 3")
+BASELINE_DASHES = {"random": "6 3", "pixels": "2 3", "proprioception": "9 3 2 3"}
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,19 @@ class Chart:
 def inks(contenders: Sequence[Contender]) -> dict[Contender, Ink]:
     """Colours for what is compared, greys for the baselines; the dash tells one encoder's controllers apart.
 
-    The controller that most of them have is drawn without one.
+    The controller that most of them have is drawn without one. Baselines of one controller have a dash each instead:
+    their greys alone are too alike.
     """
     count = Counter(contender.controller for contender in contenders)
     controllers = sorted(count, key=lambda name: (-count[name], name))
     encoders = list(dict.fromkeys(contender.encoder for contender in contenders if not contender.baseline))
+    alone = len({contender.controller for contender in contenders if contender.baseline}) == 1
     found = {}
     for key, contender in enumerate(contenders):
         dash = DASHES[controllers.index(contender.controller) % len(DASHES)]
         if contender.baseline:
             color = f"var(--b{BASELINES.index(contender.encoder)})"
+            dash = BASELINE_DASHES.get(contender.encoder, "") if alone else dash
         else:
             color = f"var(--c{encoders.index(contender.encoder) % HUES})"
         found[contender] = Ink(key, color, dash)
