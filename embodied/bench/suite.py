@@ -22,7 +22,7 @@ from embodied.encoders.spec import absolute_spec
 
 MANDATORY = ("state", "proprioception", "pixels", "random", "scratch")  # baselines of every table
 LEARNS_ALONG = "scratch"
-BY_TASK = ("state",)
+BY_TASK = ("state",)  # encoders that each task has one of: another width, another fingerprint
 BY_SEED = ("random", LEARNS_ALONG)  # encoders whose weights belong to the run: another seed, another fingerprint
 SHIFT, WITH = "shift:", "with:"  # variants that try the policies of `static` in other episodes
 FOLDER = "suite"  # in embodied/conf
