@@ -60,7 +60,7 @@ def build(kind, total_steps, count=4):
     return agent.build(observed, network=network, total_steps=total_steps, seed=5, device=CPU), slots
 
 
-def run(kind, folder, total_steps, checkpoint_every, log=None, stop_after=None, evaluated=False):
+def run(kind, folder, total_steps, checkpoint_every, log=None, stop_after=None):
     algorithm, slots = build(kind, total_steps)
     records = [] if log is None else log
     evaluations = []
@@ -83,7 +83,7 @@ def run(kind, folder, total_steps, checkpoint_every, log=None, stop_after=None, 
             policy_tensors=lambda: {f"agent.{k}": v for k, v in algorithm.policy.state_dict().items()},
             metadata={},
             evaluate=evaluate,
-            evaluated=evaluated,
+            evaluated=False,
             log=records.append,
             reporter=SilentReporter(),
         ),
