@@ -17,6 +17,7 @@ from embodied.core.errors import UserError
 from embodied.core.files import write_text
 from embodied.core.run_folder import environment_text, versions
 
+ENVIRONMENT = "environment.txt"
 Hire = Callable[[int], Crew]  # a crew for so many waiting items
 
 
@@ -35,8 +36,19 @@ def open_bench(folder: Path, plan: Plan) -> None:
         (folder / RESULTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be made ({error.strerror}): choose another root=") from error
-    write_text(folder / "environment.txt", environment_text())
     save_plan(plan, folder)
+
+
+def record_environment(folder: Path) -> None:
+    """Append what cells are about to be run with to `environment.txt`, unless it is there; blank lines between.
+
+    A report that is made again, later and with other versions, changes nothing of what its numbers came from.
+    """
+    path = folder / ENVIRONMENT
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    now = environment_text()
+    if now not in before:
+        write_text(path, f"{before}\n{now}" if before else now)
 
 
 def items_of(plan: Plan, cells: Sequence[Cell]) -> list[Item]:
@@ -97,6 +109,7 @@ def run_bench(
         waiting = sum(status not in (DONE, FAILED) for status, _ in work.states().values())
         if not waiting or len(done) + len(failed) == len(cells):
             return Tally()
+        record_environment(folder)
         by_key = {cell.key: cell for cell in cells}
         schedule = Schedule(
             work,

@@ -13,6 +13,7 @@ import torch
 from processes import started
 from tiny_suite import tiny, write_suite
 
+from embodied.bench.bench_runs import record_environment
 from embodied.bench.cells import RESULT_FORMAT
 from embodied.bench.result_files import RESULTS, RUNS, load_results
 from embodied.bench.statistics.sequential import SequentialTest, confidence_sequence
@@ -125,8 +126,17 @@ def test_a_lost_list_is_made_again_from_the_results(place, whole, tmp_path, caps
     shutil.copytree(whole, copy)
     for path in copy.glob(f"{LIST}*"):
         path.unlink()
+    (copy / "environment.txt").write_text("torch 1\n")
     assert main(command(place, tmp_path)) == 0
     assert "all of 12 cells have results" in capsys.readouterr().out
+    assert (copy / "environment.txt").read_text() == "torch 1\n", "what the numbers came from"
+
+
+def test_an_environment_is_kept_when_cells_are_run_in_another(tmp_path, monkeypatch):
+    for versions in ("torch 1\ncpus 2\n", "torch 2\ncpus 2\n", "torch 1\ncpus 2\n"):
+        monkeypatch.setattr("embodied.bench.bench_runs.environment_text", lambda text=versions: text)
+        record_environment(tmp_path)
+    assert (tmp_path / "environment.txt").read_text() == "torch 1\ncpus 2\n\ntorch 2\ncpus 2\n"
 
 
 def test_an_evaluation_may_stop_early_and_says_so(place, tmp_path, capsys):
