@@ -7,6 +7,8 @@ import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -78,3 +80,11 @@ def test_the_wheel_carries_config_and_encoder():
 def test_default_encoder_is_small_enough_to_ship():
     weights = ROOT / "embodied" / "encoders" / "assets" / "default" / "model.safetensors"
     assert weights.stat().st_size <= 15e6
+
+
+@pytest.mark.xdist_group("setup")
+def test_groups_of_tests_stay_on_one_worker(request):
+    """They share robots, ports and slow fixtures; under some versions of pytest xdist drops groups in silence."""
+    if not getattr(request.config.option, "loadgroup", False):
+        pytest.skip("without --dist loadgroup there are no groups")
+    assert request.node.nodeid.endswith("@setup")
