@@ -1,128 +1,37 @@
 """Folders as TensorFlow Datasets writes them, with the features of real Open-X data, import value for value."""
 
-import io
-import json
 import logging
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
-from tfrecord import TFRecordWriter
+from rlds_folders import (
+    BRIDGE,
+    PREFIX,
+    bridge_episode,
+    decode,
+    encode,
+    features_dict,
+    image,
+    read,
+    sequence,
+    steps,
+    tensor,
+    text,
+    write,
+    write_bridge,
+    write_one,
+)
 
 from embodied.core.errors import UsageError, UserError
 from embodied.datasets.importers.rlds import FORMAT, open_source
 from embodied.datasets.loading.bfloat16 import to_bfloat16
 from embodied.datasets.store.episode_index import KeySpec
 
-PREFIX = "tensorflow_datasets.core.features."
-
-
-def tensor(dtype, *shape, encoding="none"):
-    sizes = {"dimensions": [str(size) for size in shape]} if shape else {}
-    content = {"shape": sizes, "dtype": dtype, "encoding": encoding}
-    return {"pythonClassName": PREFIX + "tensor_feature.Tensor", "tensor": content}
-
-
-def image(*shape, dtype="uint8", encoding="jpeg"):
-    content = {"shape": {"dimensions": [str(size) for size in shape]}, "dtype": dtype, "encodingFormat": encoding}
-    return {"pythonClassName": PREFIX + "image_feature.Image", "image": content}
-
-
-def text():
-    return {"pythonClassName": PREFIX + "text_feature.Text", "text": {}}
-
-
-def features_dict(**features):
-    return {"pythonClassName": PREFIX + "features_dict.FeaturesDict", "featuresDict": {"features": features}}
-
-
-def sequence(feature, name="sequence_feature.Sequence"):
-    return {"pythonClassName": PREFIX + name, "sequence": {"feature": feature, "length": "-1"}}
-
-
-def steps(**features):
-    return sequence(features_dict(**features), "dataset_feature.Dataset")
-
-
-BRIDGE = features_dict(
-    steps=steps(
-        observation=features_dict(image_0=image(16, 24, 3), image_1=image(16, 24, 3), state=tensor("float32", 7)),
-        action=tensor("float32", 7),
-        language_instruction=text(),
-        language_embedding=tensor("float32", 512),
-        is_first=tensor("bool"),
-        is_last=tensor("bool"),
-        is_terminal=tensor("bool"),
-        discount=tensor("float32"),
-        reward=tensor("float32"),
-    ),
-    episode_metadata=features_dict(file_path=text(), has_image_0=tensor("bool"), episode_id=tensor("int32")),
-)
-
-
-def encode(array, format="JPEG", **options):
-    handle = io.BytesIO()
-    Image.fromarray(array).save(handle, format, **options)
-    return handle.getvalue()
-
-
-def decode(data):
-    return np.asarray(Image.open(io.BytesIO(data)))
-
-
-def bridge_episode(length, seed):
-    generator = np.random.default_rng(seed)
-    pictures = generator.integers(0, 256, (2, length, 2, 3, 3), dtype=np.uint8).repeat(8, axis=2).repeat(8, axis=3)
-    last = np.arange(length) == length - 1
-    return {
-        "steps/observation/image_0": ([encode(picture) for picture in pictures[0]], "byte"),
-        "steps/observation/image_1": ([encode(picture) for picture in pictures[1]], "byte"),
-        "steps/observation/state": (generator.normal(size=length * 7), "float"),
-        "steps/action": (generator.normal(size=length * 7), "float"),
-        "steps/language_instruction": ([b"put the carrot on the plate"] * (length - 1) + [b""], "byte"),
-        "steps/language_embedding": (np.zeros(length * 512), "float"),
-        "steps/is_first": (np.eye(1, length, dtype=int)[0], "int"),
-        "steps/is_last": (last.astype(int), "int"),
-        "steps/is_terminal": (last.astype(int), "int"),
-        "steps/discount": (np.ones(length), "float"),
-        "steps/reward": (last.astype(float), "float"),
-        "episode_metadata/file_path": ([f"/data/{seed}.npy".encode()], "byte"),
-        "episode_metadata/has_image_0": ([1], "int"),
-        "episode_metadata/episode_id": ([seed], "int"),
-    }
-
-
-def write(folder, features, *shards, name="bridge", split="train", info=None):
-    """A TFDS folder with these episodes per shard."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "features.json").write_text(json.dumps(features))
-    (folder / "dataset_info.json").write_text(json.dumps(info or {"name": name, "version": "1.0.0"}))
-    for index, episodes in enumerate(shards):
-        writer = TFRecordWriter(str(folder / f"{name}-{split}.tfrecord-{index:05d}-of-{len(shards):05d}"))
-        for episode in episodes:
-            writer.write(episode)
-        writer.close()
-    return folder
-
-
-def write_one(folder, values, **features):
-    """A folder with one episode of two steps; `values` lack the prefix `steps/`."""
-    flags = {"steps/is_first": ([1, 0], "int")}
-    episode = flags | {f"steps/{name}": value for name, value in values.items()}
-    return write(folder / "1.0.0", features_dict(steps=steps(is_first=tensor("bool"), **features)), [episode])
-
-
-def read(episode):
-    blocks = list(episode.blocks())
-    return {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
-
 
 @pytest.fixture
 def bridge(tmp_path):
-    """Three episodes in two shards."""
-    episodes = [bridge_episode(length, seed) for seed, length in enumerate((4, 3, 5))]
-    return write(tmp_path / "bridge" / "1.0.0", BRIDGE, episodes[:2], episodes[2:]), episodes
+    return write_bridge(tmp_path)
 
 
 def test_a_bridge_folder_gives_every_value(bridge):
@@ -404,121 +313,3 @@ def test_an_episode_without_steps_is_passed_over(bridge, caplog):
     with caplog.at_level(logging.WARNING):
         found = list(open_source(folder, fps=5).episodes())
     assert [episode.length for episode in found] == [4] and "has no steps and is passed over" in caplog.text
-
-
-def test_a_flipped_byte_is_found_when_its_episode_is_read(bridge):
-    folder, _ = bridge
-    path = folder / "bridge-train.tfrecord-00000-of-00002"
-    data = bytearray(path.read_bytes())
-    data[-2000] ^= 4
-    path.write_bytes(data)
-    first, second, third = open_source(folder, fps=5).episodes()
-    with pytest.raises(UserError, match=r"record 1 of .*00000-of-00002 \(at byte \d+\) is damaged: its checksum"):
-        list(second.blocks())
-    assert len(read(first)["action"]) == 4 and len(read(third)["action"]) == 5
-
-
-def test_damage_in_the_first_record_leaves_the_others(bridge):
-    folder, _ = bridge
-    path = folder / "bridge-train.tfrecord-00000-of-00002"
-    data = bytearray(path.read_bytes())
-    data[500] ^= 4
-    path.write_bytes(data)
-    first, second, _ = open_source(folder, fps=5).episodes()
-    with pytest.raises(UserError, match=r"record 0 .* is damaged"):
-        list(first.blocks())
-    assert len(read(second)["action"]) == 3
-
-
-def changed(episode, **values):
-    return episode | {f"steps/{name}": value for name, value in values.items()}
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"reward": ([0.0], "float")}, "steps/observation/image_0 has 4 steps, but steps/reward has 1"),
-        ({"action": (np.zeros(30), "float")}, r"has 4\.28571 steps"),
-        ({"is_first": ([1, 0, 0, 2], "int")}, "steps/is_first: 2 does not fit bool, unlike features.json"),
-        ({"observation/state": ([b"x"] * 28, "byte")}, "expected float32, got bytes"),
-        ({"observation/image_0": ([b"junk"] * 4, "byte")}, "step 0 of steps/observation/image_0 .* cannot be read"),
-        (
-            {"observation/image_0": ([encode(np.zeros((8, 8, 3), np.uint8))] * 4, "byte")},
-            r"uint8 \[8, 8, 3\], but features.json says uint8 \[16, 24, 3\]",
-        ),
-    ],
-)
-def test_a_record_unlike_features_json_is_one_message(bridge, values, message):
-    folder, episodes = bridge
-    write(folder, BRIDGE, [episodes[1]], [changed(episodes[0], **values)])
-    _, broken = open_source(folder, fps=5).episodes()
-    with pytest.raises(UserError, match=message):
-        list(broken.blocks())
-
-
-def test_a_picture_whose_size_changes_is_one_message(tmp_path):
-    small, large = (encode(np.zeros((size, size, 3), np.uint8), "PNG") for size in (8, 9))
-    features = features_dict(steps=steps(image=image(-1, -1, 3), is_first=tensor("bool")))
-    episodes = [
-        {"steps/image": ([first, second], "byte"), "steps/is_first": ([1, 0], "int")}
-        for first, second in ((small, small), (large, large), (small, large))
-    ]
-    _, other, mixed = open_source(write(tmp_path / "1.0.0", features, episodes), fps=1).episodes()
-    with pytest.raises(UserError, match=r"image of record 1 .* is \[9, 9, 3\] per step, not \[8, 8, 3\], unlike"):
-        list(other.blocks())
-    with pytest.raises(UserError, match=r"changes its shape, \[8, 8, 3\] to \[9, 9, 3\]: leave it out .*image"):
-        list(mixed.blocks())
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{", "is not JSON"),
-        ("[1]", "must hold a JSON object"),
-        ("[" * 100_000, "is not JSON"),
-        (json.dumps({"featuresDict": {"features": {"steps": {"sequence": {}}}}}), "damaged, or not as TFDS writes it"),
-        (json.dumps(features_dict(steps=steps(x=tensor("int32", "many")))), "damaged, or not as TFDS writes it"),
-        (json.dumps(features_dict(image=image(4, 4, 3))), "names no steps"),
-        (json.dumps(features_dict(steps=steps(x=tensor("complex64")))), "holds no steps with a value"),
-    ],
-)
-def test_a_broken_features_file_is_one_message(bridge, content, message):
-    folder, _ = bridge
-    (folder / "features.json").write_text(content)
-    with pytest.raises(UserError, match=message):
-        open_source(folder, fps=5)
-
-
-def test_folders_without_what_is_needed_are_one_message(tmp_path, bridge):
-    folder, _ = bridge
-    with pytest.raises(UserError, match="there is no folder"):
-        open_source(tmp_path / "absent", fps=5)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"holds no features\.json"):
-        open_source(tmp_path / "empty", fps=5)
-    for shard in folder.glob("*.tfrecord*"):
-        shard.unlink()
-    (folder / "dataset_info.json").write_text(json.dumps({"fileFormat": "array_record"}))
-    with pytest.raises(UserError, match=r"says array_record\): only TFRecord is read"):
-        open_source(folder, fps=5)
-
-
-def test_noise_in_features_and_records_never_crashes(bridge):
-    folder, _ = bridge
-    generator = np.random.default_rng(0)
-    files = [folder / "features.json", folder / "bridge-train.tfrecord-00001-of-00002"]
-    refused = 0
-    for attempt in range(40):
-        path = files[attempt % 2]
-        whole = path.read_bytes()
-        data = bytearray(whole)
-        for position in generator.integers(0, len(data), 3):
-            data[position] = generator.integers(256)
-        path.write_bytes(data)
-        try:
-            for episode in open_source(folder, fps=5).episodes():
-                read(episode)
-        except UserError:
-            refused += 1
-        path.write_bytes(whole)
-    assert refused > 20
