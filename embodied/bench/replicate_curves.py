@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from embodied.bench.replicate_jobs import JobRecord, Pretraining
 from embodied.bench.statistics.student import student_interval
 from embodied.core.errors import UsageError
 from embodied.core.files import atomic_path
+
+TITLE_WIDTH = 56  # letters that fit over a plot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +120,7 @@ def plot_curve(curve: Curve, measured: Measured, path: Path) -> None:
     """Every seed as a point, the means as a line; the PNG to write."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     figure = Figure(figsize=(6.0, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -129,9 +133,9 @@ def plot_curve(curve: Curve, measured: Measured, path: Path) -> None:
         axes.legend(frameon=False)
     if curve.logarithmic:
         axes.set_xscale("log", base=2)
-        axes.set_xticks(places, labels=[f"{place:g}" for place in places])
+        axes.set_xticks(places, labels=[EngFormatter()(float(f"{place:.3g}")) for place in places])
         axes.minorticks_off()
-    axes.set(xlabel=curve.axis, ylabel=curve.metric, title=curve.claim)
+    axes.set(xlabel=curve.axis, ylabel=curve.metric, title=fill(curve.claim, TITLE_WIDTH, break_on_hyphens=False))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     with atomic_path(path) as temporary:
