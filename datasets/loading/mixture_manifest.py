@@ -80,7 +80,7 @@ def read_manifest(path: Path) -> list[DatasetEntry]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"cannot read the manifest {path}: {error.strerror}") from error
+        raise UserError(f"cannot read the manifest {path}: {error.strerror}: check data=") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, Mapping) or set(content) != {"datasets"}:

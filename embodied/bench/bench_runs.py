@@ -17,7 +17,6 @@ from embodied.core.errors import UserError
 from embodied.core.files import write_text
 from embodied.core.run_folder import environment_text, versions
 
-ENVIRONMENT = "environment.txt"
 Hire = Callable[[int], Crew]  # a crew for so many waiting items
 
 
@@ -44,7 +43,7 @@ def record_environment(folder: Path) -> None:
 
     A report that is made again, later and with other versions, changes nothing of what its numbers came from.
     """
-    path = folder / ENVIRONMENT
+    path = folder / "environment.txt"
     before = path.read_text(encoding="utf-8") if path.is_file() else ""
     now = environment_text()
     if now not in before:
