@@ -1,5 +1,7 @@
 """Recipes: groups by layer, schedules, averages, parts of a batch, compiled parts, monitors."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -228,3 +230,16 @@ def test_arithmetic_is_counted():
     assert all(torch.equal(value, before[name]) for name, value in objective.state_dict().items())
     assert all(part.grad is None for part in objective.parameters())
     assert 1e8 < peak_flops(torch.device("cpu"), "fp32") < 1e14
+
+
+def test_the_peak_of_cpus_does_not_count_what_others_take(monkeypatch):
+    multiply, pause = torch.Tensor.__matmul__, 0.5
+
+    def held_up(left, right):
+        time.sleep(pause)
+        return multiply(left, right)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", held_up)
+    peak_flops.cache_clear()
+    assert peak_flops(torch.device("cpu"), "fp32") > 2 * 768**3 / pause
+    peak_flops.cache_clear()
