@@ -22,6 +22,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
+from embodied.core.errors import UserError
 from embodied.core.protocols import STATE
 from embodied.datasets.store.episode_store import EpisodeStore
 from embodied.policies.artifact import load_policy
@@ -86,4 +87,7 @@ def _actions(
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(str(error)) from None
